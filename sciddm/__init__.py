@@ -1,0 +1,1 @@
+"""sciddm: diffusion ensembles for scientific fields, from zarr to zarr."""
