@@ -1,0 +1,8 @@
+"""Grids, solvers and random fields for the partial differential equations of the benchmarks."""
+
+from __future__ import annotations
+
+from sciddm.pde.elliptic import Darcy, Poisson
+from sciddm.pde.random_field import GaussianField
+
+__all__ = ["Darcy", "GaussianField", "Poisson"]
