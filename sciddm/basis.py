@@ -1,0 +1,129 @@
+"""Orthonormal bases on a regular grid, where stationary covariances are diagonal.
+
+`Periodic` is the torus, `Cosine` the box with a free (zero-slope) boundary at half a cell outside
+the end points (DCT-II), `Sine` the box whose field is zero one cell outside (DST-I). The discrete
+vectors are orthonormal, so energies are sums of squared coefficients (Parseval).
+
+References
+----------
+Strang. The discrete cosine transform. SIAM Review 41, 1999.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+class Basis(ABC):
+    """An orthonormal transform along the last ``dim`` axes."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, dim: int) -> Tensor:
+        """Coefficients of fields ``x`` (..., *grid) along the last ``dim`` axes."""
+
+    @abstractmethod
+    def inverse(self, c: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Fields (..., *shape) of coefficients ``c``."""
+
+    @abstractmethod
+    def wavenumbers(self, shape: tuple[int, ...], lengths: tuple[float, ...]) -> Tensor:
+        """Squared angular wavenumber of every coefficient, float64."""
+
+
+@dataclass(frozen=True)
+class Periodic(Basis):
+    """Fourier modes on a torus; real fields keep half of the last axis."""
+
+    def forward(self, x: Tensor, dim: int) -> Tensor:
+        return torch.fft.rfftn(x, dim=tuple(range(-dim, 0)), norm="ortho")
+
+    def inverse(self, c: Tensor, shape: tuple[int, ...]) -> Tensor:
+        axes = tuple(range(-len(shape), 0))
+        return torch.fft.irfftn(c, s=shape, dim=axes, norm="ortho")
+
+    def wavenumbers(self, shape: tuple[int, ...], lengths: tuple[float, ...]) -> Tensor:
+        last = len(shape) - 1
+        axes = []
+        for i, (n, side) in enumerate(zip(shape, lengths, strict=True)):
+            frequencies = torch.fft.rfftfreq if i == last else torch.fft.fftfreq
+            axes.append(2 * math.pi / side * frequencies(n, d=1 / n, dtype=torch.float64))
+        return _sum_of_squares(axes)
+
+
+@dataclass(frozen=True)
+class Cosine(Basis):
+    """Cosines of half-sample symmetry (DCT-II); wavenumbers pi n / length, n = 0, 1, ..."""
+
+    def forward(self, x: Tensor, dim: int) -> Tensor:
+        for axis in range(-dim, 0):
+            x = along(x, cosines(x.shape[axis], x.dtype), axis)
+        return x
+
+    def inverse(self, c: Tensor, shape: tuple[int, ...]) -> Tensor:
+        for axis in range(-len(shape), 0):
+            c = along(c, cosines(c.shape[axis], c.dtype).T, axis)
+        return c
+
+    def wavenumbers(self, shape: tuple[int, ...], lengths: tuple[float, ...]) -> Tensor:
+        return _sum_of_squares(
+            [
+                math.pi / side * torch.arange(n, dtype=torch.float64)
+                for n, side in zip(shape, lengths, strict=True)
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Sine(Basis):
+    """Sines that vanish one cell outside the grid (DST-I); wavenumbers pi (n + 1) / length."""
+
+    def forward(self, x: Tensor, dim: int) -> Tensor:
+        for axis in range(-dim, 0):
+            x = along(x, sines(x.shape[axis], x.dtype), axis)
+        return x
+
+    def inverse(self, c: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self.forward(c, len(shape))
+
+    def wavenumbers(self, shape: tuple[int, ...], lengths: tuple[float, ...]) -> Tensor:
+        return _sum_of_squares(
+            [
+                math.pi / side * torch.arange(1, n + 1, dtype=torch.float64)
+                for n, side in zip(shape, lengths, strict=True)
+            ]
+        )
+
+
+def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """``matrix`` (m, n) applied along one axis of length n."""
+    return (x.movedim(axis, -1) @ matrix.T.to(x.device)).movedim(-1, axis)
+
+
+@lru_cache(maxsize=64)
+def cosines(n: int, dtype: torch.dtype) -> Tensor:
+    """The orthonormal DCT-II matrix (n, n), rows by wavenumber."""
+    k = torch.arange(n, dtype=torch.float64)
+    matrix = math.sqrt(2 / n) * torch.cos(math.pi / n * k[:, None] * (k[None] + 0.5))
+    matrix[0] /= math.sqrt(2)
+    return matrix.to(dtype)
+
+
+@lru_cache(maxsize=64)
+def sines(n: int, dtype: torch.dtype) -> Tensor:
+    """The orthonormal DST-I matrix (n, n), symmetric and its own inverse."""
+    k = torch.arange(1, n + 1, dtype=torch.float64)
+    matrix = math.sqrt(2 / (n + 1)) * torch.sin(math.pi / (n + 1) * k[:, None] * k[None])
+    return matrix.to(dtype)
+
+
+def _sum_of_squares(axes: list[Tensor]) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for i, k in enumerate(axes):
+        total = total + (k**2).reshape([-1 if j == i else 1 for j in range(len(axes))])
+    return total

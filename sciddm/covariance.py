@@ -1,0 +1,286 @@
+r"""Covariance operators on fields: the law of the noise, and of the simplest prior.
+
+A covariance C is a positive self-adjoint operator on fields of shape ``(B, C, *grid)``. It is
+applied, square-rooted and sampled; its inverse is never needed. Where a prior and a noise share
+their eigenvectors, any function of the two is one transform away::
+
+    joint(x, other, f) = sum_k f(lambda_k, c_k) <e_k, x> e_k
+
+with ``lambda_k`` the eigenvalues of C and ``c_k`` those of ``other``. The exact Gaussian denoiser,
+its covariance, flow and likelihood are each one such function.
+
+`Spectral` is built from a continuous density and the box, never from the number of points: on a
+grid of N points in a box of volume V the eigenvalue is ``density(k) N / V``, so the law of the
+field survives a change of grid.
+
+References
+----------
+Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. 4.14-4.15 (Matern).
+Lord, Powell, Shardlow. An introduction to computational stochastic PDEs. 2014, ch. 7.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sciddm.basis import Basis, Periodic
+from sciddm.errors import InputError
+from sciddm.random import Streams, normal
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+class Covariance(ABC):
+    """C, a positive self-adjoint operator on fields (B, C, *grid)."""
+
+    @abstractmethod
+    def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        """f(C, other) x, for an ``other`` with the same eigenvectors. Shape as ``x``.
+
+        Raises `InputError` where the two do not share their eigenvectors.
+        """
+
+    @abstractmethod
+    def sqrt(self, w: Tensor) -> Tensor:
+        """A square root applied to white noise: Cov[C.sqrt(w)] = C. Shape as ``w``."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """C x. Shape as ``x``."""
+        return self.joint(x, White(), lambda own, _: own)
+
+    def sample(self, like: Tensor, rng: Streams | None = None) -> Tensor:
+        """Z ~ N(0, C) of the shape of ``like``."""
+        return self.sqrt(normal(like, rng))
+
+
+@dataclass(frozen=True)
+class White(Covariance):
+    """C = std^2 I, independent at every grid point."""
+
+    std: float = 1.0
+
+    def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        if not isinstance(other, White):
+            return other.joint(x, self, lambda theirs, own: f(own, theirs))
+        own = torch.as_tensor(self.std**2, dtype=torch.float64)
+        theirs = torch.as_tensor(other.std**2, dtype=torch.float64)
+        return f(own, theirs).to(x) * x
+
+    def sqrt(self, w: Tensor) -> Tensor:
+        return self.std * w
+
+
+class Density(ABC):
+    """A spectral density: ``density(k2, dim)`` with k2 the squared angular wavenumber.
+
+    In ``dim`` dimensions the pointwise variance in free space is the integral of the density over
+    ``dk / (2 pi)^dim``.
+    """
+
+    @abstractmethod
+    def __call__(self, k2: Tensor, dim: int) -> Tensor:
+        """Density at squared wavenumbers ``k2`` (any shape), in float64."""
+
+
+@dataclass(frozen=True)
+class Matern(Density):
+    """Matern law: pointwise s.d. ``std``, correlation ``length`` (units of the box), smoothness
+    ``nu`` (0.5: exponential, 1.5 and 2.5: once and twice differentiable).
+
+    Rasmussen and Williams 2006, eq. 4.15.
+    """
+
+    length: float
+    nu: float = 1.5
+    std: float = 1.0
+
+    def __call__(self, k2: Tensor, dim: int) -> Tensor:
+        a = 2 * self.nu / self.length**2
+        log_scale = (
+            dim * math.log(2)
+            + dim / 2 * math.log(math.pi)
+            + math.lgamma(self.nu + dim / 2)
+            - math.lgamma(self.nu)
+            + self.nu * math.log(a)
+        )
+        return self.std**2 * math.exp(log_scale) * (a + k2) ** -(self.nu + dim / 2)
+
+
+@dataclass(frozen=True)
+class PowerLaw(Density):
+    """scale^2 (k^2 + tau^2)^(-alpha): the law of the elliptic benchmark fields, where alpha = 2,
+    tau = 3 and scale = tau^(alpha - 1), on the unit box with cosines."""
+
+    alpha: float
+    tau: float
+    scale: float = 1.0
+
+    def __call__(self, k2: Tensor, dim: int) -> Tensor:
+        return self.scale**2 * (k2 + self.tau**2) ** -self.alpha
+
+
+@dataclass(frozen=True)
+class Tabulated(Density):
+    """A fitted density: log-linear between ``wavenumber`` knots, continued with the last slope.
+
+    Parameters
+    ----------
+    wavenumber : increasing positive angular wavenumbers of the knots.
+    power : positive densities there. Below the first knot the first value holds.
+    """
+
+    wavenumber: tuple[float, ...]
+    power: tuple[float, ...]
+
+    def __call__(self, k2: Tensor, dim: int) -> Tensor:
+        knots = torch.tensor(self.wavenumber, dtype=torch.float64).log()
+        values = torch.tensor(self.power, dtype=torch.float64).log()
+        at = 0.5 * k2.clamp_min(1e-300).log()
+        right = torch.searchsorted(knots, at.contiguous()).clamp(1, len(knots) - 1)
+        share = (at - knots[right - 1]) / (knots[right] - knots[right - 1])
+        return torch.lerp(values[right - 1], values[right], share.clamp_min(0)).exp()
+
+
+@dataclass(frozen=True)
+class ZeroMean(Density):
+    """Another density with its constant mode removed."""
+
+    density: Density
+
+    def __call__(self, k2: Tensor, dim: int) -> Tensor:
+        return torch.where(k2 > 0, self.density(k2, dim), torch.zeros_like(k2))
+
+
+@dataclass(frozen=True)
+class Spectral(Covariance):
+    """A stationary law on a box: eigenvectors of ``basis``, eigenvalues ``density(k) N / V``.
+
+    Parameters
+    ----------
+    density : spectral density, see `Density`.
+    lengths : side of the box along each grid axis, in the units of the density.
+    basis : `Periodic`, `Cosine` (free boundary) or `Sine` (zero boundary).
+    """
+
+    density: Density
+    lengths: tuple[float, ...]
+    basis: Basis = field(default_factory=Periodic)
+
+    def eigenvalues(self, shape: tuple[int, ...]) -> Tensor:
+        """Eigenvalues (*coefficients) on a grid of ``shape``, in float64."""
+        if len(shape) != len(self.lengths):
+            raise InputError(
+                f"Got a grid of {len(shape)} axes for a box of {len(self.lengths)}; "
+                "expected one length for every axis."
+            )
+        k2 = self.basis.wavenumbers(shape, self.lengths)
+        return self.density(k2, len(shape)) * (math.prod(shape) / math.prod(self.lengths))
+
+    def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        shape = tuple(x.shape[-len(self.lengths) :])
+        own = self.eigenvalues(shape)
+        if isinstance(other, White):
+            theirs = torch.full_like(own, other.std**2)
+        elif isinstance(other, Spectral) and other.basis == self.basis:
+            theirs = other.eigenvalues(shape)
+        else:
+            raise InputError(
+                f"Got {type(other).__name__} beside a Spectral covariance; "
+                "expected White, or Spectral on the same basis."
+            )
+        dim = len(self.lengths)
+        return self.basis.inverse(f(own, theirs).to(x) * self.basis.forward(x, dim), shape)
+
+    def sqrt(self, w: Tensor) -> Tensor:
+        return self.joint(w, White(), lambda own, _: own.sqrt())
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Covariance):
+    """C = sum_r variances_r e_r e_r^T + floor (I - sum_r e_r e_r^T): EOFs and a diagonal rest.
+
+    Parameters
+    ----------
+    modes : (R, C, *grid), orthonormal in the plain dot product over (C, *grid).
+    variances : (R,), non-negative.
+    floor : variance of every direction outside the modes.
+    """
+
+    modes: Tensor
+    variances: Tensor
+    floor: float = 0.0
+
+    def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        if not isinstance(other, White):
+            raise InputError(
+                f"Got {type(other).__name__} beside a LowRank covariance; expected White noise."
+            )
+        if x.shape[1:] != self.modes.shape[1:]:
+            raise InputError(
+                f"Got fields of shape {tuple(x.shape[1:])} for modes of shape "
+                f"{tuple(self.modes.shape[1:])}; a fitted covariance lives on its own grid."
+            )
+        theirs = torch.as_tensor(other.std**2, dtype=torch.float64)
+        rest = f(torch.as_tensor(self.floor, dtype=torch.float64), theirs)
+        inside = f(self.variances.double(), theirs) - rest
+        flat = self.modes.flatten(1).to(x)
+        return rest.to(x) * x + (x.flatten(1) @ flat.T * inside.to(x) @ flat).view_as(x)
+
+    def sqrt(self, w: Tensor) -> Tensor:
+        return self.joint(w, White(), lambda own, _: own.clamp_min(0).sqrt())
+
+
+@dataclass(frozen=True, eq=False)
+class Points(Covariance):
+    """A Gaussian process at scattered coordinates, by one dense eigendecomposition.
+
+    Parameters
+    ----------
+    coords : (n, D) positions. Fields have shape (B, C, n).
+    kernel : function of the distance (n, n) that gives the covariance.
+    """
+
+    coords: Tensor
+    kernel: Callable[[Tensor], Tensor]
+    _eigen: tuple[Tensor, Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        gap = torch.cdist(self.coords.double(), self.coords.double())
+        values, vectors = torch.linalg.eigh(self.kernel(gap))
+        object.__setattr__(self, "_eigen", (values.clamp_min(0), vectors))
+
+    def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        if not isinstance(other, White):
+            raise InputError(
+                f"Got {type(other).__name__} beside a Points covariance; expected White noise."
+            )
+        values, vectors = self._eigen
+        theirs = torch.full_like(values, other.std**2)
+        return (x @ vectors.to(x) * f(values, theirs).to(x)) @ vectors.T.to(x)
+
+    def sqrt(self, w: Tensor) -> Tensor:
+        return self.joint(w, White(), lambda own, _: own.sqrt())
+
+
+@dataclass(frozen=True)
+class MaternKernel:
+    """The Matern covariance as a function of distance, for smoothness 0.5, 1.5 or 2.5."""
+
+    length: float
+    nu: float = 1.5
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.nu not in (0.5, 1.5, 2.5):
+            raise InputError(f"Got smoothness nu = {self.nu}; expected 0.5, 1.5 or 2.5.")
+
+    def __call__(self, gap: Tensor) -> Tensor:
+        r = math.sqrt(2 * self.nu) * gap / self.length
+        polynomial = {0.5: 1 + 0 * r, 1.5: 1 + r, 2.5: 1 + r + r**2 / 3}[self.nu]
+        return self.std**2 * polynomial * torch.exp(-r)

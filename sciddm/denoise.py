@@ -1,0 +1,250 @@
+r"""Denoisers: x_hat = E[X | x_t, context], the one quantity that a sampler needs.
+
+Everything that modifies a model is a `Denoiser` that wraps one: guidance, calibration, the exact
+oracle. Wrappers nest, so every sampler works with every one of them.
+
+For a Gaussian prior N(mu, Sigma) under noise C, with u = x_t / alpha and kappa = sigma / alpha,
+
+    x_hat = mu + Sigma (Sigma + kappa^2 C)^{-1} (u - mu)
+    Cov[X | x_t] = kappa^2 C Sigma (Sigma + kappa^2 C)^{-1} = (sigma^2 / alpha) C J^T,
+
+J = d x_hat / d x_t. The second form (Tweedie's covariance) holds for any prior.
+
+References
+----------
+Robbins. An empirical Bayes approach to statistics. 1956. Efron. Tweedie's formula and selection
+bias. JASA 2011, eq. 2.8 (posterior mean and variance).
+Karras et al. Elucidating the design space of diffusion-based generative models. NeurIPS 2022,
+eq. 7 and table 1 (preconditioning). https://arxiv.org/abs/2206.00364
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sciddm.covariance import Covariance
+from sciddm.errors import InputError
+from sciddm.process import Process
+from sciddm.random import Streams
+
+LinearMap = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a denoiser may see beside x_t. Every tensor has the batch first.
+
+    anchor : (B, C, *grid), the anchor M of the process.
+    fields : (B, K, *grid), conditions on the grid.
+    scalars : (B, P), parameters.
+    """
+
+    anchor: Tensor | None = None
+    fields: Tensor | None = None
+    scalars: Tensor | None = None
+
+
+class Denoiser(nn.Module, ABC):
+    """x_hat = E[X | x_t, context] under ``process``."""
+
+    process: Process
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        """The posterior mean (B, C, *grid) of ``x_t`` (B, C, *grid) at times ``t``."""
+
+
+class Moments(Denoiser, ABC):
+    """A denoiser that also knows the covariance of its answer in closed form."""
+
+    @abstractmethod
+    def covariance(self, t: Tensor) -> LinearMap:
+        """Cov[X | x_t] at the one time ``t`` (scalar), as a map on fields (n, C, *grid)."""
+
+
+class Gaussian(Moments):
+    """The exact denoiser of X ~ N(mean, covariance): oracle, baseline and base of training.
+
+    Parameters
+    ----------
+    mean : (C, *grid), or a scalar tensor.
+    prior : covariance of X, with the eigenvectors of the process' noise.
+    process : any process without a clock per cell.
+    """
+
+    def __init__(self, mean: Tensor, prior: Covariance, process: Process) -> None:
+        nn.Module.__init__(self)
+        self.mean, self.prior, self.process = mean, prior, process
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        alpha, kappa = self._level(t, x_t)
+        mean = self.mean.to(x_t)
+        gap = x_t / alpha.to(x_t) - mean
+        return mean + self.prior.joint(gap, self.process.noise, lambda p, c: _gain(p, c, kappa))
+
+    def covariance(self, t: Tensor) -> LinearMap:
+        kappa = self.process.kappa(t)
+        noise = self.process.noise
+        return lambda g: self.prior.joint(
+            g, noise, lambda p, c: kappa**2 * c * _gain(p, c, kappa)
+        )
+
+    def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """x_s on the probability flow through x_t, exactly: each eigendirection is rescaled by
+        the ratio of its marginal s.d. at s and t."""
+        alpha_t, kappa_t = self._level(t, x_t)
+        alpha_s, kappa_s = self._level(s, x_t)
+        mean = self.mean.to(x_t)
+
+        def ratio(p: Tensor, c: Tensor) -> Tensor:
+            return torch.sqrt((p + kappa_s**2 * c) / (p + kappa_t**2 * c).clamp_min(1e-300))
+
+        gap = self.prior.joint(x_t / alpha_t.to(x_t) - mean, self.process.noise, ratio)
+        return alpha_s.to(x_t) * (mean + gap)
+
+    def sample(self, like: Tensor, rng: Streams | None = None) -> Tensor:
+        """X ~ N(mean, prior) of the shape of ``like``."""
+        return self.mean.to(like) + self.prior.sample(like, rng)
+
+    def _level(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        if t.numel() not in (1, x.shape[0]):
+            raise InputError(
+                f"Got times of shape {tuple(t.shape)}; the Gaussian denoiser is diagonal only "
+                "under one time for every row of the batch."
+            )
+        alpha, _, sigma = self.process.coefficients(t)
+        return alpha, sigma / alpha
+
+
+class Mixture(Denoiser):
+    """The exact denoiser of a mixture of Gaussians that share one isotropic width.
+
+    Parameters
+    ----------
+    means : (K, C, *grid). weights : (K,), positive, sum 1. std : s.d. of every component.
+    process : a process with white noise. ``Empirical`` data are the case std = 0.
+    """
+
+    def __init__(self, means: Tensor, weights: Tensor, std: float, process: Process) -> None:
+        nn.Module.__init__(self)
+        self.means, self.weights, self.std, self.process = means, weights, std, process
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        alpha, _, sigma = self.process.coefficients(t)
+        u = (x_t.double() / alpha).flatten(1)
+        means = self.means.double().flatten(1)
+        noise2 = ((sigma / alpha) ** 2).reshape(-1, 1)
+        total = self.std**2 + noise2
+        log_weight = self.weights.double().log() - torch.cdist(u, means) ** 2 / (2 * total)
+        centre = torch.softmax(log_weight, dim=1) @ means
+        x_hat = (noise2 * centre + self.std**2 * u) / total
+        return x_hat.view_as(x_t).to(x_t)
+
+
+class Preconditioned(Denoiser):
+    """x_hat = base + scale * backbone: the network learns only what the base does not know.
+
+    Without a base this is Karras et al. 2022, eq. 7 at sigma_data = 1, which is the Gaussian base
+    N(0, I): ``base = u / (1 + kappa^2)``, ``scale = kappa / sqrt(1 + kappa^2)``. With a base, its
+    answer is a second input of the network and its own expected error is the scale. In both cases
+    the backbone's target has unit variance at every noise level under the base's own law.
+
+    Parameters
+    ----------
+    backbone : module ``(x (B, K, *grid), log_kappa, context) -> (B, C, *grid)``, with K = C
+        without and K = 2 C with a base.
+    process : any process; only kappa and the noise matter, so a network trained under one process
+        can be drawn under another with the same noise.
+    base : a `Gaussian` fitted to the data, or None.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, process: Process, base: Gaussian | None = None
+    ) -> None:
+        nn.Module.__init__(self)
+        self.backbone, self.process = backbone, process
+        self.base = base
+        self._scales: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        alpha, beta, sigma = self.process.coefficients(t)
+        kappa = sigma / alpha
+        anchor = 0 if context.anchor is None else beta.to(x_t) * context.anchor
+        u = (x_t - anchor) / alpha.to(x_t)
+        inputs = u * torch.rsqrt(1 + kappa**2).to(x_t)
+        if self.base is None:
+            known = u / (1 + kappa**2).to(x_t)
+        else:
+            known = self.base(x_t, t, context)
+            inputs = torch.cat([inputs, known], dim=1)
+        return known + self.scale(t, x_t).to(x_t) * self.backbone(inputs, kappa.log(), context)
+
+    def scale(self, t: Tensor, like: Tensor) -> Tensor:
+        """S.d. of the base's error at times ``t``, of the shape of ``t``, float64."""
+        kappa = self.process.kappa(t)
+        if self.base is None:
+            return kappa * torch.rsqrt(1 + kappa**2)
+        if self._scales is None:
+            self._scales = expected_error(self.base, like)
+        return interpolate(kappa.log(), *self._scales).exp()
+
+
+def expected_error(base: Gaussian, like: Tensor, levels: int = 33) -> tuple[Tensor, Tensor]:
+    """(log kappa, log s.d.) of the base's error per grid value, each (levels,), float64.
+
+    The trace of its covariance is probed by white noise (Hutchinson), 16 fields of fixed seed.
+    """
+    times = base.process.times(levels)
+    probe = Streams.of(0, 16).at("probe").normal(like[:1].double().expand(16, *like.shape[1:]))
+    variances = torch.stack([(probe * base.covariance(t)(probe)).mean() for t in times])
+    log_std = 0.5 * variances.clamp_min(1e-30).log()
+    return base.process.kappa(times).log().flip(0), log_std.flip(0)
+
+
+def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Piecewise-linear ``values`` (L, ...) at positions ``at``, constant beyond the ends.
+
+    The result has the shape of ``at`` followed by the shape of one value.
+    """
+    right = torch.searchsorted(knots, at.contiguous()).clamp(1, len(knots) - 1)
+    share = ((at - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
+    share = share.reshape(*at.shape, *[1] * (values.ndim - 1))
+    return torch.lerp(values[right - 1], values[right], share.to(values))
+
+
+def denoising_loss(
+    denoiser: Preconditioned,
+    x: Tensor,
+    t: Tensor,
+    context: Context,
+    *,
+    measure: Tensor | None = None,
+    rng: Streams | None = None,
+) -> Tensor:
+    """Weighted squared error of the denoiser on ``x`` noised to ``t``: (B,).
+
+    Parameters
+    ----------
+    x : (B, C, *grid) clean fields. t : (B, 1, ...) times.
+    measure : (1 or B, 1 or C, *grid) weight of each grid value (cell areas, a mask), or None.
+
+    The weight is 1 / scale(t)^2, so an untrained network scores the base's own error at every
+    level; the exact denoiser of N(0, base) scores 1. Karras et al. 2022, eq. 8.
+    """
+    x_t, _ = denoiser.process.forward(x, t, context.anchor, rng)
+    gap = (denoiser(x_t, t, context) - x) / denoiser.scale(t, x).to(x)
+    if measure is None:
+        return gap.square().flatten(1).mean(1)
+    weight = measure.expand_as(gap)
+    return (weight * gap.square()).flatten(1).sum(1) / weight.flatten(1).sum(1)
+
+
+def _gain(prior: Tensor, noise: Tensor, kappa: Tensor) -> Tensor:
+    total = prior + kappa**2 * noise
+    return prior / total.clamp_min(math.ulp(0.0) * 1e10)

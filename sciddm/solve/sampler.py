@@ -1,0 +1,76 @@
+"""From noise to a draw: trajectories along a time grid, and the `Sampler` that labels see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sciddm.denoise import Context, Denoiser
+from sciddm.random import Streams
+from sciddm.solve.solvers import History, Multistep, Solver
+
+
+class Sampler(Protocol):
+    """All that the labelled side sees: a shape, what is given, and addressed noise."""
+
+    def __call__(self, shape: Sequence[int], context: Context, rng: Streams) -> Tensor:
+        """A batch of draws (B, C, *grid)."""
+        ...
+
+
+def trajectory(
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    context: Context,
+    solver: Solver,
+    rng: Streams | None = None,
+) -> Iterator[Tensor]:
+    """Yield x_s along decreasing ``times`` (N,), then the clean estimate at the last of them.
+
+    ``x`` (B, C, *grid) is the field at ``times[0]``. The last yield is the draw.
+    """
+    state = History()
+    for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        noise = None if rng is None else rng.at("step", k)
+        x, state = solver.step(denoiser, x, t, s, context, state, noise)
+        yield x
+    yield denoiser(x, times[-1], context)
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A `Sampler`: noise at ``kappa_max``, ``steps`` times even in log kappa, a clean estimate.
+
+    Parameters
+    ----------
+    denoiser : a prior or a guided denoiser.
+    solver : see the table in `sciddm.solve`.
+    steps : number of times on the grid; with the default solver also of network evaluations.
+    kappa_max, kappa_min : ends of the grid, or None for those of the process' clock.
+    """
+
+    denoiser: Denoiser
+    solver: Solver = field(default_factory=Multistep)
+    steps: int = 32
+    kappa_max: float | None = None
+    kappa_min: float | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a draw."""
+        return self.solver.evaluations(self.steps)
+
+    @torch.no_grad()
+    def __call__(self, shape: Sequence[int], context: Context, rng: Streams) -> Tensor:
+        process = self.denoiser.process
+        times = process.times(self.steps, self.kappa_max, self.kappa_min)
+        blank = torch.zeros(tuple(shape))
+        x = process.start(blank, times[0], context.anchor, rng.at("start"))
+        for x in trajectory(self.denoiser, x, times, context, self.solver, rng):  # noqa: B007
+            pass
+        return x
