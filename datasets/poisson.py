@@ -53,7 +53,10 @@ def make(
 
     if size not in SIZES:
         raise InputError(f"Got size {size!r}, expected a known one.{nearest(size, SIZES)}")
-    count, side = samples or SIZES[size][0], grid or SIZES[size][1]
+    count = SIZES[size][0] if samples is None else samples
+    side = SIZES[size][1] if grid is None else grid
+    if count < 3:
+        raise InputError(f"Got {count} samples; three splits need at least 3, ask for more.")
     ds = fields(count, side, seed)
     chunks = {"sample": min(count, max(1, 2**20 // side**2)), "y": side, "x": side}
     zarr_store.write(ds, Path(store), chunks=chunks, overwrite=overwrite)
@@ -70,10 +73,8 @@ def fields(samples: int, grid: int, seed: int = 0, start: int = 0) -> xr.Dataset
         a = field.draw(1, grid, seed=seed, start=start + row)
         coefficient[row] = a[0, 0].to(torch.float32).numpy()
         solution[row] = solve(a)[0, 0].to(torch.float32).numpy()
-    test = validation = max(1, round(0.05 * samples))
-    edges = [0, samples - validation - test, samples - test, samples]
-    if edges[1] < 1:
-        raise InputError(f"Got {samples} samples; three splits need at least 3, ask for more.")
+    held = max(1, round(0.05 * samples))
+    edges = [0, max(0, samples - 2 * held), max(0, samples - held), samples]
     names = ["train", "validation", "test"]
     dims, nodes = ("sample", "y", "x"), np.linspace(0.0, 1.0, grid)
     return xr.Dataset(

@@ -72,17 +72,31 @@ class Darcy:
     source: float = 1.0
 
     def __call__(self, a: Tensor) -> Tensor:
-        _check(a)
-        worst = float(a.detach().min())
-        if not (worst > 0.0 and bool(torch.isfinite(a.detach()).all())):
-            raise InputError(
-                f"Got a coefficient with minimum {worst:g}; expected positive finite values, else "
-                "the equation loses ellipticity; use exp(a) or clip it from below."
-            )
-        inside = a.to(device="cpu", dtype=torch.float64)[:, 0]
-        f = torch.full_like(inside, self.source, requires_grad=False)[:, 1:-1, 1:-1]
-        u = _Solve.apply(inside, f)
-        return pad(u, (1, 1, 1, 1)).unsqueeze(1).to(device=a.device, dtype=a.dtype)
+        return solve_darcy(a, torch.full_like(a, self.source, requires_grad=False))
+
+
+def solve_darcy(a: Tensor, f: Tensor) -> Tensor:
+    """Solve ``-div(a grad u) = f``, ``u = 0`` on the ring: two ``(B, 1, H, W) -> u (B, 1, H, W)``.
+
+    Differentiable in both, to any order. See :class:`Darcy` for precision and errors.
+    """
+    _check(a)
+    _check(f)
+    worst = float(a.detach().min()) if a.numel() else 1.0
+    if not (worst > 0.0 and bool(torch.isfinite(a.detach()).all())):
+        raise InputError(
+            f"Got a coefficient with minimum {worst:g}; expected positive finite values, else "
+            "the equation loses ellipticity; use exp(a) or clip it from below."
+        )
+    if a.shape != f.shape:
+        raise InputError(
+            f"Got a coefficient of shape {tuple(a.shape)} and a right side of {tuple(f.shape)}; "
+            "expected equal shapes, expand the smaller one."
+        )
+    inside = a.to(device="cpu", dtype=torch.float64)[:, 0]
+    right = f.to(device="cpu", dtype=torch.float64)[:, 0, 1:-1, 1:-1]
+    u = _Solve.apply(inside, right)
+    return pad(u, (1, 1, 1, 1)).unsqueeze(1).to(device=a.device, dtype=a.dtype)
 
 
 def faces(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +181,7 @@ def _band(a: np.ndarray) -> np.ndarray:
 def _check(a: Tensor) -> None:
     if a.ndim != 4 or a.shape[1] != 1 or min(a.shape[-2:]) < 3 or not a.is_floating_point():
         raise InputError(
-            f"Got a coefficient of shape {tuple(a.shape)} and type {a.dtype}; expected floating "
+            f"Got a field of shape {tuple(a.shape)} and type {a.dtype}; expected floating "
             "point (B, 1, H, W) with at least 3 nodes a side, e.g. a[:, None].float()."
         )
 

@@ -52,7 +52,7 @@ def idct2(x: Tensor) -> Tensor:
 
 
 def dst1(x: Tensor) -> Tensor:
-    """Orthonormal DST-I along the last two axes, its own inverse: ``(..., H, W) -> (..., H, W)``."""
+    """Orthonormal DST-I along the last two axes, ``(..., H, W)`` to the same; its own inverse."""
     rows, columns = _matrices(_sines, x)
     return rows @ x @ columns
 

@@ -63,7 +63,7 @@ class GaussianField:
         return c
 
     def draw(self, samples: int, size: int, *, seed: int = 0, start: int = 0) -> Tensor:
-        """Samples ``start .. start + samples - 1`` of the seed: ``(samples, 1, size, size)`` float64.
+        """Samples ``start .. start + samples - 1``, as ``(samples, 1, size, size)`` float64.
 
         The noise of a sample is addressed by ``(seed, index)`` and transformed on its own, so a
         sample has the same bytes in any batch.
