@@ -1,0 +1,127 @@
+r"""Moment matching in closed form: exact for a Gaussian prior, no back-propagation.
+
+With V = Cov[X | x_t] known in closed form,
+
+    E[X | x_t, y] = x_hat + V A^T (A V A^T + R)^{-1} (y - A x_hat).
+
+V is the same for every member at one time, so a step costs n applications of V and one Cholesky
+factor of (n, n), n the number of observations.
+
+References
+----------
+Rozet, Andry, Lanusse, Louppe. Learning diffusion priors from observations by expectation
+maximization. NeurIPS 2024, eq. 16-19 (moment matching). https://arxiv.org/abs/2405.13712
+Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. 2.23-2.24.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments
+from sciddm.errors import InputError
+from sciddm.observe import Observation
+
+
+class Conditioned(Denoiser):
+    """E[X | x_t, y] by moment matching with the closed-form covariance of ``moments``.
+
+    Parameters
+    ----------
+    prior : the denoiser of the model, a network or the exact one.
+    observation : y, a linear (affine) operator and its error.
+    moments : whose covariance stands for Cov[X | x_t]: the exact `Gaussian`, the Gaussian base of
+        the network, or its `Calibrated` error.
+    """
+
+    def __init__(self, prior: Denoiser, observation: Observation, moments: Moments) -> None:
+        torch.nn.Module.__init__(self)
+        self.prior, self.process = prior, prior.process
+        self.observation, self.moments = observation, moments
+        self._rows: Tensor | None = None
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        if t.numel() != 1:
+            raise InputError(
+                f"Got times of shape {tuple(t.shape)}; closed-form guidance needs one time a step. "
+                "Use guide.MMPS for a clock per cell."
+            )
+        x_hat = self.prior(x_t, t, context)
+        if self._rows is None:
+            self._rows = self.observation.operator.rows(torch.zeros_like(x_t[:1]))
+        gap = self.observation.residual(x_hat)
+        update = kalman_update(self.moments.covariance(t.reshape(())), self._rows, gap,
+                               self.observation.covariance)
+        return x_hat + update
+
+
+def kalman_update(
+    covariance: LinearMap, rows: Tensor, gap: Tensor, noise: Tensor
+) -> Tensor:
+    """V A^T (A V A^T + R)^{-1} gap, (B, C, *grid).
+
+    rows : (n, C, *grid), the operator. gap : (B, n). noise : R (n, n).
+    """
+    spread = covariance(rows)
+    flat = spread.flatten(1)
+    gram = (rows.flatten(1) @ flat.T).double()
+    gram = 0.5 * (gram + gram.T) + noise.to(gram)
+    weight = torch.cholesky_solve(gap.double().T, factor(gram)).T
+    return (weight.to(flat) @ flat).view(gap.shape[0], *rows.shape[1:])
+
+
+def factor(gram: Tensor) -> Tensor:
+    """Cholesky factor of a covariance; rounding is met by the least ridge that works."""
+    ridge = 0.0
+    scale = float(gram.diagonal().mean())
+    while True:
+        chol, fault = torch.linalg.cholesky_ex(gram + ridge * scale * torch.eye(len(gram)).to(gram))
+        if int(fault) == 0:
+            return chol
+        ridge = max(10 * ridge, 1e-12)
+        if ridge > 1e-3:
+            raise InputError(
+                "The covariance of the observations is not positive definite; "
+                "check for values that are not finite."
+            )
+
+
+def linear_posterior(
+    prior: Gaussian, observation: Observation, like: Tensor
+) -> tuple[Tensor, LinearMap, Tensor]:
+    """The exact posterior of a Gaussian prior under a linear observation.
+
+    Returns the mean (B, C, *grid), the gain as a map from residuals (B, n) to fields, and the
+    marginal variance (C, *grid). Rasmussen and Williams 2006, eq. 2.23-2.24.
+
+    ``like`` (1, C, *grid) gives shape and type.
+    """
+    rows = observation.operator.rows(torch.zeros_like(like[:1]))
+    spread = prior.prior(rows)
+    flat = spread.flatten(1)
+    gram = (rows.flatten(1) @ flat.T).double()
+    chol = factor(0.5 * (gram + gram.T) + observation.covariance.to(gram))
+
+    def gain(gap: Tensor) -> Tensor:
+        weight = torch.cholesky_solve(gap.double().T, chol).T
+        return (weight.to(flat) @ flat).view(len(gap), *rows.shape[1:])
+
+    centre = prior.mean.to(like).expand_as(like[:1])
+    mean = centre + gain(observation.residual(centre).reshape(-1, rows.shape[0]))
+    explained = torch.linalg.solve_triangular(chol, flat.double(), upper=False).square().sum(0)
+    variance = marginal(prior, like) - explained.view(like.shape[1:])
+    return mean, gain, variance.clamp_min(0)
+
+
+def marginal(prior: Gaussian, like: Tensor) -> Tensor:
+    """Pointwise prior variance (C, *grid), float64, exactly, by unit fields in blocks."""
+    size = like[0].numel()
+    blocks = []
+    for start in range(0, size, 512):
+        index = torch.arange(start, min(size, start + 512))
+        unit = torch.zeros(len(index), size, dtype=torch.float64)
+        unit[torch.arange(len(index)), index] = 1
+        image = prior.prior(unit.view(-1, *like.shape[1:])).flatten(1)
+        blocks.append(image[torch.arange(len(index)), index])
+    return torch.cat(blocks).view(like.shape[1:])
