@@ -117,8 +117,6 @@ def test_darcy_obeys_the_maximum_principle_and_its_bounds() -> None:
     row, column = u[..., 1:-1, :], u[..., :, 1:-1]
     beside = torch.minimum(row[..., :-2], row[..., 2:])
     above = torch.minimum(column[..., :-2, :], column[..., 2:, :])
-        [u[..., :-2, 1:-1], u[..., 2:, 1:-1], u[..., 1:-1, :-2], u[..., 1:-1, 2:]]
-    )
     assert bool((_inner(u) > torch.minimum(beside, above)).all())
     # The compliance, the sum of u, falls when the medium conducts better.
     better = torch.where(a < 12, a + 1, a)
