@@ -26,8 +26,10 @@ Cite
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import dask.array
 import numpy as np
 import torch
 import xarray as xr
@@ -37,7 +39,6 @@ from sciddm.pde.elliptic import Darcy
 from sciddm.pde.random_field import GaussianField
 
 SIZES = {"toy": (64, 32), "small": (10_000, 64), "full": (50_000, 128)}
-BLOCK = 1000
 
 
 def make(
@@ -59,10 +60,23 @@ def make(
     side = SIZES[size][1] if grid is None else grid
     if count < 3:
         raise InputError(f"Got {count} samples; three splits need at least 3, ask for more.")
-    ds = fields(count, side, seed)
-    chunks = {"sample": min(count, max(1, 2**20 // side**2)), "y": side, "x": side}
-    zarr_store.write(ds, Path(store), chunks=chunks, overwrite=overwrite)
-    return zarr_store.open(Path(store))
+    GaussianField().draw(0, side, seed=seed)  # refuses bad numbers before any work
+    chunk = min(count, max(1, 2**20 // side**2))
+    chunks = {"sample": chunk, "y": side, "x": side}
+    block = chunk * -(-1000 // chunk)  # whole chunks, so that no two blocks share one
+    path = Path(store)
+    if count <= block:
+        zarr_store.write(fields(count, side, seed), path, chunks=chunks, overwrite=overwrite)
+        return zarr_store.open(path)
+    lazy = dask.array.zeros((count, side, side), dtype=np.float32, chunks=(chunk, side, side))
+    template = _label(lazy, lazy, seed, 0)
+    zarr_store.create(template, path, chunks=chunks, overwrite=overwrite)
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        part = fields(stop - start, side, seed, start)
+        zarr_store.put(path, part, {"sample": slice(start, stop)})
+        print(f"darcy: {stop} of {count} samples", file=sys.stderr, flush=True)
+    return zarr_store.open(zarr_store.finalize(path))
 
 
 def fields(samples: int, grid: int, seed: int = 0, start: int = 0) -> xr.Dataset:
@@ -75,6 +89,16 @@ def fields(samples: int, grid: int, seed: int = 0, start: int = 0) -> xr.Dataset
         a = torch.where(phase >= 0.0, 12.0, 3.0).to(torch.float64)
         coefficient[row] = a[0, 0].to(torch.float32).numpy()
         solution[row] = solve(a)[0, 0].to(torch.float32).numpy()
+    return _label(coefficient, solution, seed, start)
+
+
+def _label(
+    coefficient: np.ndarray | dask.array.Array,
+    solution: np.ndarray | dask.array.Array,
+    seed: int,
+    start: int,
+) -> xr.Dataset:
+    samples, grid, _ = coefficient.shape
     held = max(1, round(0.05 * samples))
     edges = [0, max(0, samples - 2 * held), max(0, samples - held), samples]
     names = ["train", "validation", "test"]

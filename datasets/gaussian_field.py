@@ -23,8 +23,10 @@ Cite
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import dask.array
 import numpy as np
 import xarray as xr
 
@@ -32,7 +34,6 @@ from sciddm.errors import InputError, nearest
 from sciddm.pde.random_field import GaussianField
 
 SIZES = {"toy": (64, 32), "small": (10_000, 64), "full": (50_000, 128)}
-BLOCK = 1000
 
 
 def make(
@@ -56,10 +57,30 @@ def make(
     side = SIZES[size][1] if grid is None else grid
     if count < 3:
         raise InputError(f"Got {count} samples; three splits need at least 3, ask for more.")
-    ds = fields(count, side, seed, alpha=alpha, tau=tau)
-    chunks = {"sample": min(count, max(1, 2**20 // side**2)), "y": side, "x": side}
-    zarr_store.write(ds, Path(store), chunks=chunks, overwrite=overwrite)
-    return zarr_store.open(Path(store))
+    GaussianField(alpha=alpha, tau=tau).draw(
+        0, side, seed=seed
+    )  # refuses bad numbers before any work
+    chunk = min(count, max(1, 2**20 // side**2))
+    chunks = {"sample": chunk, "y": side, "x": side}
+    block = chunk * -(-1000 // chunk)  # whole chunks, so that no two blocks share one
+    path = Path(store)
+    if count <= block:
+        zarr_store.write(
+            fields(count, side, seed, alpha=alpha, tau=tau),
+            path,
+            chunks=chunks,
+            overwrite=overwrite,
+        )
+        return zarr_store.open(path)
+    lazy = dask.array.zeros((count, side, side), dtype=np.float32, chunks=(chunk, side, side))
+    template = _label(lazy, seed, 0, alpha=alpha, tau=tau)
+    zarr_store.create(template, path, chunks=chunks, overwrite=overwrite)
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        part = fields(stop - start, side, seed, start, alpha=alpha, tau=tau)
+        zarr_store.put(path, part, {"sample": slice(start, stop)})
+        print(f"gaussian_field: {stop} of {count} samples", file=sys.stderr, flush=True)
+    return zarr_store.open(zarr_store.finalize(path))
 
 
 def fields(
@@ -74,6 +95,13 @@ def fields(
     """Samples ``start .. start + samples - 1`` of the seed in memory, split by their order."""
     draws = GaussianField(alpha=alpha, tau=tau).draw(samples, grid, seed=seed, start=start)
     field = draws[:, 0].numpy().astype(np.float32)
+    return _label(field, seed, start, alpha=alpha, tau=tau)
+
+
+def _label(
+    field: np.ndarray | dask.array.Array, seed: int, start: int, *, alpha: float, tau: float
+) -> xr.Dataset:
+    samples, grid, _ = field.shape
     held = max(1, round(0.05 * samples))
     edges = [0, max(0, samples - 2 * held), max(0, samples - held), samples]
     names = ["train", "validation", "test"]

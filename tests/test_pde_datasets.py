@@ -120,6 +120,22 @@ def test_make_writes_what_fields_makes(name: str, tmp_path: Path) -> None:
         assert made.attrs[key] == expected.attrs[key]
 
 
+@pytest.mark.parametrize("name", ["gaussian_field", "poisson"])
+def test_a_set_of_several_blocks_is_streamed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sciddm.data.store")
+    recipe = _recipe(name)
+    made = recipe.make(tmp_path / "a.zarr", samples=1030, grid=64)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{name}: 1024 of 1030 samples",
+        f"{name}: 1030 of 1030 samples",
+    ]
+    expected = recipe.fields(1030, 64)
+    xr.testing.assert_equal(made.load(), expected)
+    assert made.attrs["sciddm_splits"] == expected.attrs["sciddm_splits"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_numbers_are_refused_before_work(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sciddm.data.store")
