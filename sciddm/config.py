@@ -29,6 +29,7 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -40,17 +41,18 @@ from sciddm.errors import InputError, nearest
 Section = TypeVar("Section")
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_FILE = {"from": "file"}
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
-def inside(path: str, info: ValidationInfo | None = None) -> str:
+def inside(path: str, info: ValidationInfo) -> str:
     """A relative path that stays below the working folder, symbolic links included.
 
     Raises ``ValueError`` for an absolute path, ``..``, ``~``, control characters, and a link that
-    leads out. Only a file is held to it: a person at the command line or in Python may write
-    anywhere.
+    leads out. Only a file is held to it (``info.context``): a person at the command line or in
+    Python may write anywhere.
     """
-    if info is not None and info.context is None:
+    if info.context is None:
         return path
     parts = Path(path).parts
     here = Path.cwd().resolve()
@@ -62,13 +64,13 @@ def inside(path: str, info: ValidationInfo | None = None) -> str:
     return path
 
 
-def shelf_name(name: str) -> str:
+def shelf_name(name: str, info: ValidationInfo) -> str:
     """The name of a shelf file (letters, digits, ``_``) or a relative path that ends in ``.py``."""
     if _NAME.fullmatch(name):
         return name
     if not name.endswith(".py"):
         raise ValueError("the name of a shelf file (letters, digits, '_') or a path ending in .py")
-    return inside(name)
+    return inside(name, info)
 
 
 def number(value: object) -> object:
@@ -207,6 +209,20 @@ class Run:
             raise ValueError(f"an output that is not the input store {self.data.store!r}")
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Demo:
+    """What ``pipelines/demo.py`` is asked for: a folder ``out``, and either nothing more (a fresh
+    field of a PDE) or the user's own file ``data`` and its ``variable``."""
+
+    out: str = "runs/demo"
+    data: str | None = None
+    variable: str | None = None
+    members: Count = 64
+    seed: NotNegative = 0
+    overwrite: bool = False
+    as_json: bool = False
+
+
 # What a file may hold; the other fields of `Run` are said on the command line.
 SECTIONS = {
     "data": Data,
@@ -246,7 +262,8 @@ def read(path: str | Path, *, resume: bool = False, overwrite: bool = False) -> 
         hint = nearest(unknown[0], SECTIONS)
         raise InputError(f"Got {unknown[0]!r} in {str(path)!r}, expected a known section.{hint}")
     tree |= {"title": title, "resume": resume, "overwrite": overwrite}
-    return checked(Run, tree, f"{path}: ")
+    run: Run = checked(Run, tree, f"{path}: ", from_file=True)
+    return run
 
 
 def need(section: Section | None, name: str) -> Section:
@@ -256,7 +273,17 @@ def need(section: Section | None, name: str) -> Section:
     return section
 
 
-def checked(kind: Any, value: object, where: str = "") -> Any:
+def changed(section: Section, changes: Mapping[str, object]) -> Section:
+    """A section (or a whole `Run`) with other values, held to the same rules."""
+    tree: dict[str, object] = dataclasses.asdict(section) | {  # type: ignore[call-overload]
+        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore
+        for key, value in changes.items()
+    }
+    result: Section = checked(type(section), tree)
+    return result
+
+
+def checked(kind: Any, value: object, where: str = "", *, from_file: bool = False) -> Any:
     """``value`` as a ``kind`` (any annotation), strictly typed, or one `InputError`.
 
     JSON is the road, not Python objects: a TOML array may then fill a tuple and a date a string,
@@ -265,7 +292,7 @@ def checked(kind: Any, value: object, where: str = "") -> Any:
     adapter = TypeAdapter(kind)
     try:
         text = json.dumps(value, default=str)
-        return adapter.validate_json(text, strict=True, context={"file": where})
+        return adapter.validate_json(text, strict=True, context=_FILE if from_file else None)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # A misspelt key is also a missing one: say the cause, not the effect.

@@ -1,0 +1,41 @@
+"""Train a model on a store and save it: the verb `sciddm train CONFIG`.
+
+Reads
+    The sections [data], [model] and [train]. The store is made first, by the recipe of the data
+    set, when it is not there; one made with other numbers is refused.
+Writes
+    The saved model in `train.out`; checkpoints and the log in `train.run`. After an interruption
+    the same command with --resume goes on, to the same weights.
+Costs
+    What the first line of the config says: minutes to about an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sciddm import config, recipe
+from sciddm.errors import InputError
+
+
+def main(run: config.Run) -> None:
+    """Open or make the data, build the model, fit it, save it."""
+    data, architecture = config.need(run.data, "data"), config.need(run.model, "model")
+    section = config.need(run.train, "train")
+    again = run.resume or run.overwrite
+    out = recipe.free(section.out, again, data.store, marker="model.json")
+    if section.folder.exists() and not again:
+        raise InputError(
+            f"Got run folder {str(section.folder)!r}, which exists; say --resume to go on from its "
+            "last checkpoint or --overwrite to start again."
+        )
+    builder = recipe.load(recipe.find("models", architecture.recipe), "models")
+    numbers = recipe.bind(builder.build, architecture.numbers, "model.numbers")
+    ds = recipe.opened(data)
+
+    from sciddm.train import fit
+
+    model = fit(builder.build(ds, **numbers), ds, section, resume=run.resume)
+    model.save(out, overwrite=again)
+    facts = {"model": str(out), "run": str(section.folder), "steps": section.steps}
+    print(json.dumps(facts) if run.as_json else f"{out}: saved after {section.steps} steps.")

@@ -1,0 +1,193 @@
+"""The command ``sciddm``: one verb, its inputs, where the output goes.
+
+Exit codes: 0 done, 1 a run failed, 2 bad input (one line on standard error, nothing written), 130
+interrupted. Figures go to standard output, with ``--json`` as one object on the last line;
+everything else goes to standard error. Numerical libraries are imported inside the verbs, so that
+help and bad flags answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from sciddm import verbs
+from sciddm.errors import InputError, RunError
+
+Verb = Callable[[argparse.Namespace], int | None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own) and return its exit code."""
+    try:
+        args = _parser().parse_args(argv)
+        _settle()
+        return int(args.verb(args) or 0)
+    except InputError as error:
+        return _fail(error, 2)
+    except RunError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing half-written stands under a final name.", 130)
+    except BrokenPipeError:
+        # The reader (head, less) has gone: Python must not fail once more while it closes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(reason: object, code: int) -> int:
+    print(f"sciddm: {' '.join(str(reason).split())}", file=sys.stderr)
+    return code
+
+
+def _settle() -> None:
+    """Process-wide settings that must come before the first large tensor.
+
+    Threads that wait passively leave the machine to others; glibc keeps freed blocks instead of
+    mapping and zeroing tens of megabytes at every use, worth a factor on grids of 128 x 128.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass  # not glibc: nothing to settle
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad flags are bad input: one line and exit code 2, without the page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="sciddm", description="Diffusion ensembles, from zarr to zarr.")
+    known = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
+
+    demo = _verb(known, "demo", verbs.demo, "the whole road, on a fresh field or on your own file")
+    demo.add_argument("--data", metavar="FILE", help="your NetCDF or zarr, instead of a PDE")
+    demo.add_argument("--variable", metavar="NAME", help="its variable")
+    demo.add_argument("-o", "--out", metavar="DIR", help="[runs/demo, made anew each time]")
+    _drawing(demo)
+
+    make = _verb(known, "make", verbs.make, "make a data set of the shelf")
+    make.add_argument("dataset", help="a name in datasets/, or the path of a recipe")
+    make.add_argument("store", help="the zarr store to write")
+    make.add_argument("--size", default="toy", help="toy, small or full [toy]")
+    make.add_argument("--seed", type=_seed, default=0, help="[0]")
+    make.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the recipe"
+    )
+    _replacing(make)
+
+    train = _verb(known, "train", verbs.train, "train a model as a config says, and save it")
+    _experiment(train)
+    run = _verb(known, "run", verbs.run, "run any pipeline of the shelf on a config")
+    run.add_argument("pipeline", help="a name in pipelines/, or the path of a file")
+    _experiment(run)
+
+    recover = _verb(known, "recover", verbs.recover, "draw p(field | observations)")
+    recover.add_argument("model", help="the folder of a saved model")
+    recover.add_argument("seen", help="observations: a table (CSV, NetCDF) or gridded values")
+    recover.add_argument("--std", type=_error, help="their standard error, unless the table has it")
+    recover.add_argument("--variable", metavar="NAME", help="which variable was observed")
+    _ensemble(recover)
+
+    generate = _verb(known, "generate", verbs.generate, "draw from the prior")
+    generate.add_argument("model", help="the folder of a saved model")
+    _ensemble(generate)
+
+    score = _verb(known, "score", verbs.score, "an ensemble against the truth")
+    score.add_argument("ensemble", help="a store with a dim 'member'")
+    score.add_argument("truth", help="a store or file that holds the same cases")
+    score.add_argument("--variable", metavar="NAME", help="only this one")
+    score.add_argument("--level", type=_level, default=0.9, help="of the interval [0.9]")
+
+    plot = _verb(known, "plot", verbs.plot, "a picture of an ensemble")
+    plot.add_argument("ensemble", help="a store with a dim 'member'")
+    plot.add_argument("--truth", help="a store or file that holds the same case")
+    plot.add_argument("--variable", metavar="NAME", help="[the first]")
+    plot.add_argument("-o", "--out", default="posterior.png", help="[posterior.png]")
+    _replacing(plot)
+
+    card = _verb(known, "card", verbs.card, "what a model is, was trained on, and is not for")
+    card.add_argument("model", help="a saved model, or a name in models/")
+
+    verify = _verb(known, "verify", verbs.verify, "check every byte of a store or a saved model")
+    verify.add_argument("path", help="a store, or the folder of a saved model")
+    return parser
+
+
+def _verb(known: Any, name: str, verb: Verb, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = known.add_parser(name, help=about, description=about)
+    parser.set_defaults(verb=verb)
+    parser.add_argument("--json", action="store_true", help="print figures for machines")
+    return parser
+
+
+def _replacing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+
+
+def _experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a name in configs/, or the path of a TOML file")
+    parser.add_argument("--resume", action="store_true", help="go on where the last run stopped")
+    parser.add_argument("--store", help="the data set's store, instead of the config's")
+    parser.add_argument("-o", "--out", help="where the result goes, instead of the config's")
+    _replacing(parser)
+
+
+def _drawing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--members", type=_count, default=64, help="[64]")
+    parser.add_argument("--seed", type=_seed, default=0, help="[0]")
+    _replacing(parser)
+
+
+def _ensemble(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", required=True, metavar="OUT.zarr", help="where it goes")
+    parser.add_argument("--steps", type=_count, help="steps of the solver [the model's own]")
+    _drawing(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number above 0")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 on")
+    return int(text)
+
+
+def _error(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected an error above 0 in data units")
+    return value
+
+
+def _level(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number between 0 and 1")
+    return value
+
+
+def _float(text: str) -> float:
+    """The number, or NaN, which passes no comparison."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

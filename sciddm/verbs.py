@@ -1,0 +1,251 @@
+"""What each verb of the command line does: check its input, call the library, write, print.
+
+A verb takes the parsed flags, says `InputError` before any work, and writes one output. The
+libraries behind it are imported inside, so that the command answers ``--help`` at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sciddm import config, recipe
+from sciddm.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Hand the flags to ``pipelines/demo.py`` as a `config.Demo`."""
+    if (args.data is None) != (args.variable is None):
+        raise InputError("Got one of --data and --variable, expected both or neither.")
+    if args.data is not None and not Path(args.data).exists():
+        raise InputError(f"Got --data {args.data!r}, no such file; check the path.")
+    flags = {
+        "out": args.out or "runs/demo",
+        "data": args.data,
+        "variable": args.variable,
+        "members": args.members,
+        "seed": args.seed,
+        # The default folder belongs to the demo: a second run needs no flag.
+        "overwrite": args.overwrite or args.out is None,
+        "as_json": args.json,
+    }
+    if Path(flags["out"]).exists() and not flags["overwrite"]:
+        raise InputError(f"Got output {args.out!r}, which exists; say --overwrite to replace it.")
+    recipe.load(recipe.find("pipelines", "demo"), "pipelines").main(
+        config.checked(config.Demo, flags)
+    )
+
+
+def make(args: argparse.Namespace) -> None:
+    """Make a data set with the recipe's ``make``, at the size and numbers of the flags."""
+    flags = {
+        "recipe": str(recipe.find("datasets", args.dataset)),
+        "store": args.store,
+        "size": args.size,
+        "seed": args.seed,
+        "numbers": _numbers(args.set),
+    }
+    ds = recipe.make(config.checked(config.Data, flags), overwrite=args.overwrite)
+    sizes = {str(dim): int(size) for dim, size in ds.sizes.items()}
+    variables = [str(name) for name in ds.data_vars]
+    _show({"store": args.store, "variables": variables, "sizes": sizes}, args.json)
+
+
+def train(args: argparse.Namespace) -> None:
+    """``pipelines/train.py`` on a config."""
+    _pipeline(args, "train")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Any pipeline of the shelf on a config."""
+    _pipeline(args, args.pipeline)
+
+
+def _pipeline(args: argparse.Namespace, name: str) -> None:
+    path = recipe.find("configs", args.config)
+    run = config.read(path, resume=args.resume, overwrite=args.overwrite)
+    changes: dict[str, object] = {"as_json": args.json}
+    if args.store is not None:
+        changes["data"] = config.changed(config.need(run.data, "data"), {"store": args.store})
+    if args.out is not None:
+        section = vars(run).get(name) if name in ("train", "recover", "evaluate") else None
+        changes[name] = config.changed(config.need(section, name), {"out": args.out})
+    run = config.changed(run, changes)
+    recipe.load(recipe.find("pipelines", name), "pipelines").main(run)
+
+
+def recover(args: argparse.Namespace) -> None:
+    out = recipe.free(args.out, args.overwrite, args.model, args.seen)
+    import sciddm
+    from sciddm.data import stations, store
+
+    seen = stations.read(args.seen)
+    if args.variable is not None:
+        from sciddm.data import schema
+
+        seen = schema.variables(seen, [args.variable])
+    model = sciddm.load(args.model)
+    observed = sciddm.Observed(seen, std=args.std)
+    post = sciddm.recover(
+        model, observed, members=args.members, seed=args.seed, steps=args.steps
+    )
+    _show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
+
+
+def generate(args: argparse.Namespace) -> None:
+    out = recipe.free(args.out, args.overwrite, args.model)
+    import sciddm
+    from sciddm.data import store
+
+    model = sciddm.load(args.model)
+    new = sciddm.generate(model, members=args.members, seed=args.seed, steps=args.steps)
+    _show(_written(new, store.write(new, out, overwrite=args.overwrite)), args.json)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Print the scores of an ensemble, a row a variable."""
+    ens, truth, names = _compared(args.ensemble, args.truth, args.variable)
+    table(figures(ens[names], truth[names], args.level), args.json)
+
+
+def figures(ens: xr.Dataset, truth: xr.Dataset, level: float = 0.9) -> dict[str, dict[str, float]]:
+    """The scores of each variable of ``truth``, averaged over every dim, with the ensemble size."""
+    from sciddm import score
+
+    rows = {
+        "rmse": score.rmse(ens, truth),
+        "relative_error": score.relative_error(ens, truth),
+        "crps": score.crps(ens, truth),
+        "spread_skill": score.spread_skill(ens, truth),
+        f"coverage_{round(100 * level)}": score.coverage(ens, truth, level=level),
+    }
+    members = float(ens.sizes["member"])
+    return {
+        str(name): {row: float(value[name]) for row, value in rows.items()} | {"members": members}
+        for name in truth.data_vars
+    }
+
+
+def table(rows: Mapping[str, Mapping[str, float]], as_json: bool) -> None:
+    """Figures as aligned columns, a row a variable, or as one JSON object."""
+    if as_json:
+        print(json.dumps(rows))
+        return
+    width = max(map(len, rows))
+    heads = list(next(iter(rows.values())))
+    print(" ".join([" " * width, *(f"{head:>16}" for head in heads)]))
+    for name, row in rows.items():
+        print(" ".join([f"{name:<{width}}", *(f"{row[head]:>16.5g}" for head in heads)]))
+
+
+def plot(args: argparse.Namespace) -> None:
+    out = recipe.free(args.out, args.overwrite, args.ensemble)
+    from sciddm import plot
+    from sciddm.data import schema
+
+    if args.truth is None:
+        ens, truth = schema.open_any(args.ensemble), None
+        names = _chosen(ens, args.variable)
+    else:
+        ens, truth, names = _compared(args.ensemble, args.truth, args.variable)
+    figure = plot.maps(ens[names[0]], None if truth is None else truth[names[0]])
+    figure.savefig(out)
+    _show({"picture": str(out), "variable": names[0]}, args.json)
+
+
+def card(args: argparse.Namespace) -> None:
+    folder = Path(args.model)
+    if (folder / "card.md").is_file():
+        print((folder / "card.md").read_text(encoding="utf-8").rstrip())
+        return
+    if folder.is_dir():
+        raise InputError(f"Got {args.model!r}, expected a saved model; it has no card.md.")
+    print(recipe.card(recipe.find("models", args.model)))
+
+
+def verify(args: argparse.Namespace) -> int:
+    path = Path(args.path)
+    if not path.exists():
+        raise InputError(f"Got {args.path!r}, no such store or model; check the path.")
+    if (path / "model.json").exists():
+        import sciddm
+
+        sciddm.load(path)
+        problems: list[str] = []
+    else:
+        from sciddm.data import store
+
+        problems = store.verify(path)
+    if args.json:
+        print(json.dumps({"path": args.path, "whole": not problems, "problems": problems}))
+    else:
+        print("\n".join(problems) if problems else f"{args.path} is whole.")
+    return 1 if problems else 0
+
+
+def _compared(ensemble: str, truth: str, variable: str | None) -> tuple[Any, Any, list[str]]:
+    """An ensemble, the truth at its cases, and the variables that are compared."""
+    from sciddm.data import schema
+
+    ens, full = schema.open_any(ensemble), schema.open_any(truth)
+    if "member" not in ens.dims:
+        raise InputError(f"Got {ensemble!r} with dims {tuple(ens.dims)}, expected one 'member'.")
+    shared = [str(name) for name in ens.data_vars if name in full.data_vars]
+    if not shared:
+        hint = nearest(", ".join(map(str, ens.data_vars)), map(str, full.data_vars))
+        raise InputError(f"Got {truth!r} without a variable of {ensemble!r}.{hint}")
+    names = _chosen(ens[shared], variable)
+    # A posterior of one case keeps it as a scalar coordinate: the truth is taken there.
+    case = {d: ens[d] for d in full.dims if d in ens.coords and d not in ens.dims}
+    try:
+        return ens, full[names].sel(case), names
+    except KeyError:
+        at = {str(d): c.values.tolist() for d, c in case.items()}
+        raise InputError(f"Got {truth!r}, which has no values at {at} of {ensemble!r}.") from None
+
+
+def _chosen(ds: xr.Dataset, variable: str | None) -> list[str]:
+    names = [str(name) for name in ds.data_vars]
+    if variable is None:
+        return names
+    if variable not in names:
+        hint = nearest(variable, names)
+        raise InputError(f"Got --variable {variable!r}, which is not there.{hint}")
+    return [variable]
+
+
+def _numbers(pairs: Sequence[str]) -> dict[str, object]:
+    """``name=value`` pairs, values as in TOML (``3``, ``1e-3``, ``true``, ``["a"]``), else text."""
+    numbers: dict[str, object] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign or not name.isidentifier():
+            raise InputError(f"Got --set {pair!r}, expected name=value; for example samples=100.")
+        try:
+            numbers[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            numbers[name] = text
+    return numbers
+
+
+def _written(ds: xr.Dataset, path: Path) -> dict[str, object]:
+    """What a posterior says about itself: where, how many, at what cost, how well it fits."""
+    facts: dict[str, object] = {"store": str(path), "members": int(ds.sizes["member"])}
+    for name in ("solver", "steps", "network_evaluations", "seed", "misfit_sd"):
+        if name in ds.attrs:
+            facts[name] = ds.attrs[name]
+    return facts
+
+
+def _show(facts: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print("\n".join(f"{name}: {value}" for name, value in facts.items()))
