@@ -1,0 +1,46 @@
+"""Scores: labelled ensemble and truth in, labelled numbers out, each naming its estimator.
+
+    import sciddm as sd
+    sd.score.crps(ens, truth)                     # fair CRPS, averaged over everything
+    sd.score.crps(ens, truth, over=("y", "x"))    # one number a case
+
+``ens`` has a dim ``member``, ``truth`` has none; both are DataArrays or both Datasets. They are
+matched by coordinate value, averages are weighted by cell area, gaps must be alike.
+"""
+
+from sciddm.score.calibration import (
+    chi_square,
+    coverage,
+    pit,
+    rank_histogram,
+    sbc,
+    spread,
+    spread_skill,
+    tarp,
+)
+from sciddm.score.pointwise import bias, mae, relative_error, rmse
+from sciddm.score.probabilistic import brier, crps, energy_score, gaussian_crps
+from sciddm.score.spectrum import log_spectral_distance, power_spectrum
+from sciddm.score.weights import cell_weights
+
+__all__ = [
+    "bias",
+    "brier",
+    "cell_weights",
+    "chi_square",
+    "coverage",
+    "crps",
+    "energy_score",
+    "gaussian_crps",
+    "log_spectral_distance",
+    "mae",
+    "pit",
+    "power_spectrum",
+    "rank_histogram",
+    "relative_error",
+    "rmse",
+    "sbc",
+    "spread",
+    "spread_skill",
+    "tarp",
+]
