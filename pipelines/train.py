@@ -13,6 +13,7 @@ Costs
 from __future__ import annotations
 
 import json
+import shutil
 
 from sciddm import config, recipe
 from sciddm.errors import InputError
@@ -32,10 +33,15 @@ def main(run: config.Run) -> None:
     builder = recipe.load(recipe.find("models", architecture.recipe), "models")
     numbers = recipe.bind(builder.build, architecture.numbers, "model.numbers")
     ds = recipe.opened(data)
+    model = builder.build(ds, **numbers)
+    if run.overwrite:
+        for old in section.folder.glob("*.ckpt"):
+            shutil.rmtree(old)
+        (section.folder / "log.jsonl").unlink(missing_ok=True)
 
     from sciddm.train import fit
 
-    model = fit(builder.build(ds, **numbers), ds, section, resume=run.resume)
+    model = fit(model, ds, section, resume=run.resume)
     model.save(out, overwrite=again)
     facts = {"model": str(out), "run": str(section.folder), "steps": section.steps}
     print(json.dumps(facts) if run.as_json else f"{out}: saved after {section.steps} steps.")

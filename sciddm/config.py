@@ -117,6 +117,8 @@ class Train:
     ``runs/<name of out>``). ``ema`` is the decay a step of the averaged weights, ``clip`` the
     largest gradient norm, ``warmup`` the steps over which the learning rate rises. ``patience``
     counts validations without a better loss before training stops; 0 never stops early.
+    ``noise_mean`` and ``noise_std`` are those of log kappa, the noise levels trained on (Karras et
+    al., Elucidating the design space of diffusion models, 2022, table 1).
     """
 
     out: Inside
@@ -131,6 +133,8 @@ class Train:
     checkpoint_every: Count = 1000
     validation_every: Count = 1000
     patience: NotNegative = 0
+    noise_mean: float = -1.2
+    noise_std: Positive = 1.2
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Count = 1
     run: Inside | None = None
