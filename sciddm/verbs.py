@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def recover(args: argparse.Namespace) -> None:
     model = sciddm.load(args.model)
     observed = sciddm.Observed(seen, std=args.std)
     post = sciddm.recover(
-        model, observed, members=args.members, seed=args.seed, steps=args.steps
+        model, observed, members=args.members, seed=args.seed, steps=args.steps, progress=_progress
     )
     _show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
 
@@ -105,7 +106,9 @@ def generate(args: argparse.Namespace) -> None:
     from sciddm.data import store
 
     model = sciddm.load(args.model)
-    new = sciddm.generate(model, members=args.members, seed=args.seed, steps=args.steps)
+    new = sciddm.generate(
+        model, members=args.members, seed=args.seed, steps=args.steps, progress=_progress
+    )
     _show(_written(new, store.write(new, out, overwrite=args.overwrite)), args.json)
 
 
@@ -148,10 +151,9 @@ def table(rows: Mapping[str, Mapping[str, float]], as_json: bool) -> None:
 def plot(args: argparse.Namespace) -> None:
     out = recipe.free(args.out, args.overwrite, args.ensemble)
     from sciddm import plot
-    from sciddm.data import schema
 
     if args.truth is None:
-        ens, truth = schema.open_any(args.ensemble), None
+        ens, truth = _opened(args.ensemble), None
         names = _chosen(ens, args.variable)
     else:
         ens, truth, names = _compared(args.ensemble, args.truth, args.variable)
@@ -192,9 +194,7 @@ def verify(args: argparse.Namespace) -> int:
 
 def _compared(ensemble: str, truth: str, variable: str | None) -> tuple[Any, Any, list[str]]:
     """An ensemble, the truth at its cases, and the variables that are compared."""
-    from sciddm.data import schema
-
-    ens, full = schema.open_any(ensemble), schema.open_any(truth)
+    ens, full = _opened(ensemble), _opened(truth)
     if "member" not in ens.dims:
         raise InputError(f"Got {ensemble!r} with dims {tuple(ens.dims)}, expected one 'member'.")
     shared = [str(name) for name in ens.data_vars if name in full.data_vars]
@@ -209,6 +209,14 @@ def _compared(ensemble: str, truth: str, variable: str | None) -> tuple[Any, Any
     except KeyError:
         at = {str(d): c.values.tolist() for d, c in case.items()}
         raise InputError(f"Got {truth!r}, which has no values at {at} of {ensemble!r}.") from None
+
+
+def _opened(path: str) -> xr.Dataset:
+    """A store of ours, refused when it is not whole, or any other file of fields."""
+    from sciddm.data import schema, store
+
+    ours = Path(path, "sciddm.json").is_file()
+    return store.open(path) if ours else schema.open_any(path)
 
 
 def _chosen(ds: xr.Dataset, variable: str | None) -> list[str]:
@@ -242,6 +250,13 @@ def _written(ds: xr.Dataset, path: Path) -> dict[str, object]:
         if name in ds.attrs:
             facts[name] = ds.attrs[name]
     return facts
+
+
+def _progress(done: int, total: int) -> None:
+    """A line that counts blocks of members, for a person who watches."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{done} of {total} blocks drawn", end=end, file=sys.stderr, flush=True)
 
 
 def _show(facts: Mapping[str, object], as_json: bool) -> None:
