@@ -60,15 +60,26 @@ class Denoiser(nn.Module, ABC):
         """The posterior mean (B, C, *grid) of ``x_t`` (B, C, *grid) at times ``t``."""
 
 
-class Moments(Denoiser, ABC):
-    """A denoiser that also knows the covariance of its answer in closed form."""
+class Moments(ABC):
+    """Something that knows Cov[X | x_t] in closed form."""
 
     @abstractmethod
     def covariance(self, t: Tensor) -> LinearMap:
         """Cov[X | x_t] at the one time ``t`` (scalar), as a map on fields (n, C, *grid)."""
 
 
-class Gaussian(Moments):
+def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Piecewise-linear ``values`` (L, ...) at positions ``at``, constant beyond the ends.
+
+    The result has the shape of ``at`` followed by the shape of one value.
+    """
+    right = torch.searchsorted(knots, at.contiguous()).clamp(1, len(knots) - 1)
+    share = ((at - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
+    share = share.reshape(*at.shape, *[1] * (values.ndim - 1))
+    return torch.lerp(values[right - 1], values[right], share.to(values))
+
+
+class Gaussian(Denoiser, Moments):
     """The exact denoiser of X ~ N(mean, covariance): oracle, baseline and base of training.
 
     Parameters
@@ -111,6 +122,17 @@ class Gaussian(Moments):
     def sample(self, like: Tensor, rng: Streams | None = None) -> Tensor:
         """X ~ N(mean, prior) of the shape of ``like``."""
         return self.mean.to(like) + self.prior.sample(like, rng)
+
+    def expected_error(self, like: Tensor, levels: int = 33) -> tuple[Tensor, Tensor]:
+        """(log kappa, log s.d.) of the error per grid value, each (levels,), float64, kappa rising.
+
+        The trace of the covariance is probed by 16 white fields of a fixed seed (Hutchinson).
+        """
+        times = self.process.times(levels).flip(0)
+        shape = (16, *like.shape[1:])
+        probe = Streams.of(0, 16).at("probe").normal(torch.zeros(shape, dtype=torch.float64))
+        variances = torch.stack([(probe * self.covariance(t)(probe)).mean() for t in times])
+        return self.process.kappa(times).log(), 0.5 * variances.clamp_min(1e-30).log()
 
     def _level(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if t.numel() not in (1, x.shape[0]):
@@ -191,31 +213,8 @@ class Preconditioned(Denoiser):
         if self.base is None:
             return kappa * torch.rsqrt(1 + kappa**2)
         if self._scales is None:
-            self._scales = expected_error(self.base, like)
+            self._scales = self.base.expected_error(like)
         return interpolate(kappa.log(), *self._scales).exp()
-
-
-def expected_error(base: Gaussian, like: Tensor, levels: int = 33) -> tuple[Tensor, Tensor]:
-    """(log kappa, log s.d.) of the base's error per grid value, each (levels,), float64.
-
-    The trace of its covariance is probed by white noise (Hutchinson), 16 fields of fixed seed.
-    """
-    times = base.process.times(levels)
-    probe = Streams.of(0, 16).at("probe").normal(like[:1].double().expand(16, *like.shape[1:]))
-    variances = torch.stack([(probe * base.covariance(t)(probe)).mean() for t in times])
-    log_std = 0.5 * variances.clamp_min(1e-30).log()
-    return base.process.kappa(times).log().flip(0), log_std.flip(0)
-
-
-def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Piecewise-linear ``values`` (L, ...) at positions ``at``, constant beyond the ends.
-
-    The result has the shape of ``at`` followed by the shape of one value.
-    """
-    right = torch.searchsorted(knots, at.contiguous()).clamp(1, len(knots) - 1)
-    share = ((at - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
-    share = share.reshape(*at.shape, *[1] * (values.ndim - 1))
-    return torch.lerp(values[right - 1], values[right], share.to(values))
 
 
 def denoising_loss(

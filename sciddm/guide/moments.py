@@ -16,6 +16,8 @@ Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. 2.23-2.2
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,39 @@ from sciddm.errors import InputError
 from sciddm.observe import Observation
 
 
+class Gain:
+    """K(t) = V A^T (A V A^T + R)^{-1} for one operator and one error law, remembered by time.
+
+    Members, and cases that share their sensors, share it.
+
+    Parameters
+    ----------
+    observation : its values are not used. moments : gives V at a time.
+    memory : bytes of gains to keep.
+    """
+
+    def __init__(self, observation: Observation, moments: Moments, memory: int = 1 << 30) -> None:
+        self.observation, self.moments, self.memory = observation, moments, memory
+        self._rows: Tensor | None = None
+        self._known: dict[float, Tensor] = {}
+
+    def at(self, t: Tensor, like: Tensor) -> Tensor:
+        """The transposed gain (n, C, *grid) at the one time ``t``, in the type of ``like``."""
+        key = float(t)
+        if key not in self._known:
+            if self._rows is None:
+                self._rows = self.observation.operator.rows(torch.zeros_like(like[:1]))
+            gain = kalman_gain(
+                self.moments.covariance(t.reshape(())), self._rows, self.observation.covariance
+            )
+            if (len(self._known) + 1) * gain.nbytes > self.memory:
+                return gain
+            self._known[key] = gain
+        return self._known[key]
+
+
 class Conditioned(Denoiser):
-    """E[X | x_t, y] by moment matching with the closed-form covariance of ``moments``.
+    """E[X | x_t, y] by moment matching with a covariance in closed form.
 
     Parameters
     ----------
@@ -39,7 +72,7 @@ class Conditioned(Denoiser):
         torch.nn.Module.__init__(self)
         self.prior, self.process = prior, prior.process
         self.observation, self.moments = observation, moments
-        self._rows: Tensor | None = None
+        self._gain = Gain(observation, moments)
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         if t.numel() != 1:
@@ -48,27 +81,29 @@ class Conditioned(Denoiser):
                 "Use guide.MMPS for a clock per cell."
             )
         x_hat = self.prior(x_t, t, context)
-        if self._rows is None:
-            self._rows = self.observation.operator.rows(torch.zeros_like(x_t[:1]))
+        gain = self._gain.at(t, x_t)
         gap = self.observation.residual(x_hat)
-        update = kalman_update(self.moments.covariance(t.reshape(())), self._rows, gap,
-                               self.observation.covariance)
-        return x_hat + update
+        return x_hat + (gap @ gain.flatten(1)).view_as(x_hat)
+
+    def given(self, y: Tensor) -> Conditioned:
+        """The same sensors with other values (n,) or (B, n); shares the gains."""
+        other = Conditioned(
+            self.prior, replace(self.observation, y=y), self.moments
+        )
+        other._gain = self._gain
+        return other
 
 
-def kalman_update(
-    covariance: LinearMap, rows: Tensor, gap: Tensor, noise: Tensor
-) -> Tensor:
-    """V A^T (A V A^T + R)^{-1} gap, (B, C, *grid).
+def kalman_gain(covariance: LinearMap, rows: Tensor, noise: Tensor) -> Tensor:
+    """(A V A^T + R)^{-1} A V, the transposed gain (n, C, *grid).
 
-    rows : (n, C, *grid), the operator. gap : (B, n). noise : R (n, n).
+    rows : (n, C, *grid), the operator. noise : R (n, n).
     """
     spread = covariance(rows)
     flat = spread.flatten(1)
-    gram = (rows.flatten(1) @ flat.T).double()
+    gram = (rows.flatten(1).double() @ flat.double().T)
     gram = 0.5 * (gram + gram.T) + noise.to(gram)
-    weight = torch.cholesky_solve(gap.double().T, factor(gram)).T
-    return (weight.to(flat) @ flat).view(gap.shape[0], *rows.shape[1:])
+    return torch.cholesky_solve(flat.double(), factor(gram)).to(flat).view_as(rows)
 
 
 def factor(gram: Tensor) -> Tensor:
@@ -98,20 +133,15 @@ def linear_posterior(
     ``like`` (1, C, *grid) gives shape and type.
     """
     rows = observation.operator.rows(torch.zeros_like(like[:1]))
-    spread = prior.prior(rows)
-    flat = spread.flatten(1)
-    gram = (rows.flatten(1) @ flat.T).double()
-    chol = factor(0.5 * (gram + gram.T) + observation.covariance.to(gram))
+    transposed = kalman_gain(prior.prior, rows, observation.covariance)
 
     def gain(gap: Tensor) -> Tensor:
-        weight = torch.cholesky_solve(gap.double().T, chol).T
-        return (weight.to(flat) @ flat).view(len(gap), *rows.shape[1:])
+        return (gap.to(rows) @ transposed.flatten(1)).view(len(gap), *rows.shape[1:])
 
     centre = prior.mean.to(like).expand_as(like[:1])
-    mean = centre + gain(observation.residual(centre).reshape(-1, rows.shape[0]))
-    explained = torch.linalg.solve_triangular(chol, flat.double(), upper=False).square().sum(0)
-    variance = marginal(prior, like) - explained.view(like.shape[1:])
-    return mean, gain, variance.clamp_min(0)
+    mean = centre + gain(observation.residual(centre))
+    explained = (prior.prior(rows).double() * transposed.double()).sum(0)
+    return mean, gain, (marginal(prior, like) - explained).clamp_min(0)
 
 
 def marginal(prior: Gaussian, like: Tensor) -> Tensor:

@@ -1,0 +1,60 @@
+"""Two-phase Darcy flow: permeability and pressure from sparse values of either.
+
+Draws p(what given what)
+    p(coefficient, solution | points of either or both, with any error).
+Process and noise
+    Variance exploding, white noise on standardised fields, kappa from 0.002 to 500.
+Backbone
+    Spectral operator on cosines with 3x3 local maps, conditioned on log kappa in every block.
+    Guidance uses the network's own error covariance, measured on the validation split in the span
+    of the data's leading EOFs.
+Trained on
+    `datasets/darcy.py`, size small: 9,000 pairs at 64 x 64.
+Scores
+    `python benchmarks/darcy.py`; see models/darcy/card.md.
+Do not use for
+    Other phases than 3 and 12, other sources or boundary values, other grids (the 3x3 maps are
+    tied to the grid spacing).
+"""
+
+from __future__ import annotations
+
+import torch
+import xarray as xr
+
+import sciddm
+from sciddm import fit, nn
+from sciddm.calibrate import Calibrated
+from sciddm.data import split
+from sciddm.data.codec import Normaliser
+from sciddm.denoise import Gaussian, Preconditioned
+from sciddm.process import VE, LogLinear
+from sciddm.solve import Diffusion
+from sciddm.train import encoded
+
+
+def build(
+    ds: xr.Dataset,
+    *,
+    modes: int = 16,
+    width: int = 32,
+    blocks: int = 4,
+    eofs: int = 256,
+    steps: int = 50,
+    base: bool = False,
+) -> sciddm.Model:
+    """An untrained model; its covariance is measured once the network is trained."""
+    names = ("coefficient", "solution")
+    train = split.select(ds, "train")
+    codec = Normaliser.fit(train, names, "sample")
+    law = fit.eof(encoded(train, codec, "sample", limit=4096), eofs)
+    process = VE(clock=LogLinear(0.002, 500.0))
+    prior = Gaussian(torch.zeros(()), law, process)
+    torch.manual_seed(0)
+    inputs = 4 if base else 2
+    backbone = nn.SpectralOperator(inputs, 2, (modes, modes), width, blocks, kernel=3)
+    denoiser = Preconditioned(backbone, process, prior if base else None)
+    blank = torch.zeros(1, len(law.variances), len(law.variances))
+    moments = Calibrated(process, law.modes, torch.zeros(1), blank, torch.zeros(1, 2))
+    task = sciddm.Task(sciddm.View(names))
+    return sciddm.Model(task, codec, Diffusion(denoiser, steps=steps), moments=moments)

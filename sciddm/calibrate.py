@@ -1,0 +1,137 @@
+r"""The error of a trained network, measured: the covariance that guidance should use.
+
+A network's error is not that of the Gaussian base. `Calibrated` holds the covariance of its error
+at a few noise levels, measured on validation fields in the span of given modes with a white rest
+per channel; `Scaled` is the base's covariance times one number a level, for records too short to
+measure more. Both are closed forms, so guidance stays free of back-propagation, and members fit
+their observations because the guide knows how wrong the network is.
+
+References
+----------
+Rozet, Andry, Lanusse, Louppe. Learning diffusion priors from observations by expectation
+maximization. NeurIPS 2024, section 4 (why the covariance decides). https://arxiv.org/abs/2405.13712
+Ledoit, Wolf. A well-conditioned estimator for large-dimensional covariance matrices. JMVA 2004,
+eq. 14 (shrinkage). https://doi.org/10.1016/S0047-259X(03)00096-4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments, interpolate
+from sciddm.process import Process
+from sciddm.random import Streams
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated(Moments):
+    """Cov[X | x_t] = U E(kappa) U^T + diag(rest(kappa)), measured.
+
+    Parameters
+    ----------
+    process : whose clock turns times into noise levels.
+    modes : U, (R, C, *grid), orthonormal. log_kappa : (L,) rising.
+    inside : E, (L, R, R). rest : (L, C), variance per channel outside the modes.
+    """
+
+    process: Process
+    modes: Tensor
+    log_kappa: Tensor
+    inside: Tensor
+    rest: Tensor
+
+    def covariance(self, t: Tensor) -> LinearMap:
+        at = self.process.kappa(t).log()
+        inside = interpolate(at, self.log_kappa.double(), self.inside)
+        rest = interpolate(at, self.log_kappa.double(), self.rest)
+        flat = self.modes.flatten(1)
+
+        def apply(g: Tensor) -> Tensor:
+            modes = flat.to(g)
+            spread = (g.flatten(1) @ modes.T) @ inside.to(g) @ modes
+            white = rest.to(g).view(1, -1, *[1] * (g.ndim - 2))
+            return spread.view_as(g) + white * g
+
+        return apply
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Moments):
+    """The base's covariance times ``factor`` (L,) at ``log_kappa`` (L,) rising, interpolated."""
+
+    base: Gaussian
+    log_kappa: Tensor
+    factor: Tensor
+
+    def covariance(self, t: Tensor) -> LinearMap:
+        at = self.base.process.kappa(t).log()
+        factor = interpolate(at, self.log_kappa.double(), self.factor)
+        inner = self.base.covariance(t)
+        return lambda g: factor.to(g) * inner(g)
+
+
+def errors(
+    denoiser: Denoiser, x: Tensor, times: Tensor, context: Context, batch: int = 64
+) -> Iterator[Tensor]:
+    """The errors ``x_hat - x`` (N, C, *grid) of clean fields ``x`` at each of ``times``.
+
+    The noise is addressed, so every call and every denoiser sees the same.
+    """
+    for level, t in enumerate(times):
+        parts = []
+        for start in range(0, len(x), batch):
+            clean = x[start : start + batch]
+            rng = Streams.of(0, range(start, start + len(clean))).at("calibrate", level)
+            rows = Context(
+                fields=context.fields,
+                scalars=None
+                if context.scalars is None
+                else context.scalars[start : start + len(clean)],
+            )
+            x_t, _ = denoiser.process.forward(clean, t, None, rng)
+            with torch.no_grad():
+                parts.append(denoiser(x_t, t.expand(len(clean)).view(-1, *[1] * (x.ndim - 1)), rows)
+                             - clean)
+        yield torch.cat(parts)
+
+
+def calibrate(
+    denoiser: Denoiser, x: Tensor, modes: Tensor, context: Context, levels: int = 12,
+    shrinkage: float = 0.1, kappa_max: float | None = None, kappa_min: float | None = None,
+) -> Calibrated:
+    """Measure the error covariance of ``denoiser`` on validation fields ``x`` (N, C, *grid).
+
+    Parameters
+    ----------
+    modes : (R, C, *grid) orthonormal; N should be several times R.
+    shrinkage : share of the off-diagonal part that is given up (Ledoit and Wolf's target is the
+        diagonal here, since the modes nearly diagonalise the error).
+    """
+    times = denoiser.process.times(levels, kappa_max, kappa_min).flip(0)
+    flat = modes.flatten(1)
+    inside, rest = [], []
+    for gap in errors(denoiser, x, times, context):
+        coefficient = gap.flatten(1) @ flat.T
+        full = coefficient.T @ coefficient / len(gap)
+        inside.append((1 - shrinkage) * full + shrinkage * torch.diag(full.diagonal()))
+        outside = gap - (coefficient @ flat).view_as(gap)
+        rest.append(outside.square().mean(0).flatten(1).mean(1))
+    log_kappa = denoiser.process.kappa(times).log()
+    return Calibrated(denoiser.process, modes, log_kappa, torch.stack(inside), torch.stack(rest))
+
+
+def scale(denoiser: Denoiser, base: Gaussian, x: Tensor, context: Context,
+          levels: int = 12) -> Scaled:
+    """The base's covariance scaled by the network's measured error at each noise level."""
+    times = base.process.times(levels).flip(0)
+    factor = []
+    for t, gap in zip(times, errors(denoiser, x, times, context), strict=True):
+        shape = torch.zeros((16, *x.shape[1:]), dtype=torch.float64)
+        probe = Streams.of(0, 16).at("probe").normal(shape)
+        expected = (probe * base.covariance(t)(probe)).mean()
+        factor.append(gap.double().square().mean() / expected)
+    return Scaled(base, base.process.kappa(times).log(), torch.stack(factor))

@@ -1,0 +1,240 @@
+"""Ensembles: members in micro-batches of one fixed size, in memory or streamed to zarr.
+
+Every network call has exactly `BLOCK` rows, so a member is the same to the bit whatever else was
+drawn with it: float32 results depend on the batch size, not on the place in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sciddm.data import store as stores
+from sciddm.denoise import Context, Denoiser
+from sciddm.errors import InputError, RunError
+from sciddm.guide import MMPS, Conditioned
+from sciddm.model import Model
+from sciddm.observe import Observation
+from sciddm.random import SCHEME, Streams
+from sciddm.solve import Diffusion
+from sciddm.task import Observed
+
+BLOCK = 16
+Rule = Callable[[Denoiser, Observation], Denoiser]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to draw: a model, what is seen (None: nothing, the prior), how many members, a seed.
+
+    rule : guidance, ``(prior denoiser, observation) -> denoiser``; None takes the default, moment
+        matching in closed form where the model carries a covariance, through its Jacobian elsewhere.
+    sizes : points along each grid dim, where they differ from the model's own.
+    steps : times on the sampler's grid, or None for the model's own number.
+    """
+
+    model: Model
+    seen: Observed | None
+    members: int
+    seed: int = 0
+    rule: Rule | None = None
+    sizes: Mapping[str, int] | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise InputError(f"Got {self.members} members; expected at least 1.")
+        if self.seed < 0:
+            raise InputError(f"Got seed {self.seed}; expected a non-negative integer.")
+
+    @property
+    def target(self) -> Model:
+        """The model on the grid that was asked for, with the number of steps that was."""
+        model = self.model if self.sizes is None else self.model.at(self.sizes)
+        if self.steps is None:
+            return model
+        return replace(model, sampler=replace(model.sampler, steps=self.steps))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Members ``first`` to ``first + len - 1`` of one case, drawn."""
+
+    case: int
+    label: xr.DataArray | None
+    first: int
+    fields: xr.Dataset
+    misfit: Tensor
+
+
+def stream(job: Job, skip: Callable[[int, int], bool] = lambda case, first: False) -> Iterator[Block]:
+    """Draw block after block; ``skip(case, first)`` leaves finished ones out.
+
+    Everything is checked before the first draw. Raises `RunError` for a member that diverged.
+    """
+    model = job.target
+    cases = list(job.seen.cases(model.codec)) if job.seen is not None else [(0, None, None)]
+    shape = (BLOCK, model.codec.channels, *model.codec.grid.shape)
+    guided = _Guided(job, model.sampler.denoiser)
+    for case, label, observation in cases:
+        for first in range(0, job.members, BLOCK):
+            if skip(case, first):
+                continue
+            sampler = replace(model.sampler, denoiser=guided(observation))
+            rng = Streams.of(job.seed, range(first, first + BLOCK), case)
+            x = sampler(shape, Context(), rng)[: job.members - first]
+            if not bool(torch.isfinite(x).all()):
+                bad = first + int((~torch.isfinite(x).flatten(1).all(1)).nonzero()[0])
+                raise RunError(
+                    f"Member {bad} of case {case} diverged; nothing of it was kept. Take more "
+                    "steps, or check the observations and their errors."
+                )
+            misfit = x.new_zeros(0) if observation is None else observation.misfit(x)
+            number = xr.DataArray(np.arange(first, first + len(x)), dims="member", name="member")
+            yield Block(case, label, first, model.codec.decode(x, number), misfit)
+
+
+class _Guided:
+    """Posterior denoisers case by case; cases with the same sensors share their gains."""
+
+    def __init__(self, job: Job, prior: Denoiser) -> None:
+        self.job, self.prior = job, prior
+        self._last: tuple[Tensor, Conditioned] | None = None
+
+    def __call__(self, observation: Observation | None) -> Denoiser:
+        if observation is None:
+            return self.prior
+        if self.job.rule is not None:
+            return self.job.rule(self.prior, observation)
+        moments = self.job.model.moments
+        if moments is None:
+            return MMPS(self.prior, observation)
+        rows = observation.operator.rows(self._blank())
+        if self._last is not None and torch.equal(rows, self._last[0]):
+            return self._last[1].given(observation.y)
+        self._last = rows, Conditioned(self.prior, observation, moments)
+        return self._last[1]
+
+    def _blank(self) -> Tensor:
+        codec = self.job.target.codec
+        return torch.zeros(1, codec.channels, *codec.grid.shape)
+
+
+def draw(job: Job, progress: Progress = lambda done, total: None) -> xr.Dataset:
+    """The whole ensemble in memory: dims ``member`` (and the case dim, if it was observed)."""
+    blocks, total = [], -(-job.members // BLOCK)
+    for block in stream(job):
+        blocks.append(block)
+        progress(len(blocks), total)
+    return _assemble(job, blocks)
+
+
+def run(
+    job: Job,
+    store: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> xr.Dataset:
+    """Stream the ensemble to a zarr store, block by block, and return it lazily.
+
+    A run that was killed goes on with ``resume=True``: finished blocks are not drawn again, and the
+    result is the same to the bit.
+    """
+    store = Path(store)
+    model = job.target
+    cases = list(job.seen.cases(model.codec)) if job.seen is not None else [(0, None, None)]
+    labels = [label for _, label, _ in cases if label is not None]
+    template = _template(job, model, labels)
+    chunks = {"member": min(BLOCK, job.members)} | ({str(labels[0].name): 1} if labels else {})
+    partial = store.with_name(store.name + ".partial")
+    if not (resume and partial.exists()):
+        stores.create(template, store, chunks=chunks, overwrite=overwrite)
+    finished = stores.done(store)
+    total = len(cases) * -(-job.members // BLOCK)
+    count = len(finished)
+    for block in stream(job, lambda case, first: _key(labels, case, first, job) in finished):
+        region = _region(labels, block.case, block.first, job)
+        fields = block.fields.drop_vars(list(block.fields.coords))
+        if labels:
+            fields = fields.expand_dims({str(labels[0].name): 1}, axis=1)
+        stores.put(store, fields, region)
+        count += 1
+        progress(count, total)
+    stores.finalize(store)
+    return stores.open(store)
+
+
+def _region(labels: list[xr.DataArray], case: int, first: int, job: Job) -> dict[str, slice]:
+    region = {"member": slice(first, min(first + BLOCK, job.members))}
+    return region | ({str(labels[0].name): slice(case, case + 1)} if labels else {})
+
+
+def _key(labels: list[xr.DataArray], case: int, first: int, job: Job) -> str:
+    return stores.region_key(_region(labels, case, first, job))
+
+
+def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
+    import dask.array as da
+
+    ds = model.codec.grid.template()
+    lead: dict[str, int] = {"member": job.members}
+    ds = ds.assign_coords(member=("member", np.arange(job.members)))
+    if labels:
+        name = str(labels[0].name)
+        ds = ds.assign_coords({name: (name, [v.values for v in labels], dict(labels[0].attrs))})
+        lead[name] = len(labels)
+    shape = (*lead.values(), *model.codec.grid.shape)
+    for name, attrs in model.codec.variables.items():
+        blank = da.zeros(shape, dtype=np.float32, chunks=shape)
+        ds[name] = ((*lead, *model.codec.grid.dims), blank, dict(attrs))
+    return ds.assign_attrs(_attrs(job, model))
+
+
+def _assemble(job: Job, blocks: list[Block]) -> xr.Dataset:
+    by_case: dict[int, list[Block]] = {}
+    for block in blocks:
+        by_case.setdefault(block.case, []).append(block)
+    parts = []
+    for group in by_case.values():
+        ds = xr.concat([b.fields for b in group], "member")
+        label = group[0].label
+        parts.append(ds if label is None else ds.expand_dims({str(label.name): [label.values]}, 1))
+    first = blocks[0].label
+    ds = parts[0] if first is None else xr.concat(parts, str(first.name))
+    if first is not None:
+        ds[str(first.name)].attrs.update(first.attrs)
+    misfit = torch.cat([b.misfit for b in blocks])
+    attrs = _attrs(job, job.target)
+    if len(misfit):
+        attrs["misfit_sd"] = round(float(misfit.square().mean().sqrt()), 4)
+    return ds.assign_attrs(attrs)
+
+
+def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
+    sampler: Diffusion = model.sampler
+    return {
+        "Conventions": "CF-1.10",
+        "solver": type(sampler.solver).__name__,
+        "steps": sampler.steps,
+        "network_evaluations": sampler.evaluations,
+        "guidance": _guidance(job),
+        "seed": job.seed,
+        "noise_scheme": SCHEME,
+    }
+
+
+def _guidance(job: Job) -> str:
+    if job.seen is None:
+        return "none"
+    if job.rule is not None:
+        return getattr(job.rule, "__name__", type(job.rule).__name__)
+    return "MMPS" if job.model.moments is None else "moment matching, closed form"

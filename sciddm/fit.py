@@ -1,0 +1,144 @@
+r"""Fitting a Gaussian law to fields: EOFs with shrinkage and localisation, and spectra.
+
+References
+----------
+Ledoit, Wolf. A well-conditioned estimator for large-dimensional covariance matrices. JMVA 2004.
+Gaspari, Cohn. Construction of correlation functions in two and three dimensions. QJRMS 1999,
+eq. 4.10. https://doi.org/10.1002/qj.49712555417
+Whittle. On stationary processes in the plane. Biometrika 1954 (spectral likelihood).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sciddm.basis import Basis
+from sciddm.covariance import LowRank, PowerLaw, Tabulated
+from sciddm.errors import InputError
+
+
+def eof(x: Tensor, modes: int, shrinkage: float = 0.0) -> LowRank:
+    """The leading EOFs of centred fields ``x`` (N, C, *grid), by the smaller Gram matrix.
+
+    shrinkage : share of the variance given to the isotropic rest. The floor is the mean variance
+    outside the kept modes.
+    """
+    check_fields(x)
+    flat = x.flatten(1).double()
+    n, size = flat.shape
+    keep = min(modes, n, size)
+    if n < size:
+        values, vectors = torch.linalg.eigh(flat @ flat.T / n)
+        values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
+        directions = (flat.T @ vectors / (n * values).clamp_min(1e-300).sqrt()).T
+    else:
+        values, vectors = torch.linalg.eigh(flat.T @ flat / n)
+        values, directions = values.flip(0)[:keep], vectors.flip(1)[:, :keep].T
+    total = float(flat.square().mean())
+    values = (1 - shrinkage) * values.clamp_min(0)
+    floor = max(total * size - float(values.sum()), 0.0) / max(size - keep, 1)
+    shape = (keep, *x.shape[1:])
+    return LowRank(directions.reshape(shape).float(), values.float() + 0.0, floor)
+
+
+def localised(x: Tensor, distance: Tensor, radius: float, shrinkage: float,
+              modes: int | None = None, nugget: float = 1e-4) -> LowRank:
+    """A sample covariance tapered by distance and shrunk to the mean spectrum of a smooth law.
+
+    Parameters
+    ----------
+    x : (N, C, *grid), centred. distance : (D, D) between grid values, D = C * points.
+    radius : distance at which the taper (Gaspari and Cohn) reaches zero.
+    shrinkage : share of the target, a Matern-like exponential law with the sample's pointwise
+        variances and ``radius / 4`` as length. nugget : variance added to every value.
+    modes : kept; None keeps 99.99 % of the variance.
+    """
+    check_fields(x)
+    flat = x.flatten(1).double()
+    sample = flat.T @ flat / len(flat)
+    std = sample.diagonal().sqrt()
+    target = torch.outer(std, std) * torch.exp(-distance.double() / (radius / 4))
+    full = (1 - shrinkage) * sample * taper(distance.double() / radius) + shrinkage * target
+    values, vectors = torch.linalg.eigh(full)
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    if modes is None:
+        share = values.cumsum(0) / values.sum()
+        modes = int((share < 0.9999).sum()) + 1
+    kept = values[:modes]
+    floor = float(values[modes:].mean()) if modes < len(values) else 0.0
+    directions = vectors[:, :modes].T.reshape(modes, *x.shape[1:])
+    return LowRank(directions.float(), (kept + nugget).float(), floor + nugget)
+
+
+def taper(r: Tensor) -> Tensor:
+    """Gaspari and Cohn's fifth-order taper, 1 at r = 0 and 0 from r = 1 on."""
+    z = 2 * r.clamp(0, 1)
+    near = 1 - 5 / 3 * z**2 + 5 / 8 * z**3 + 0.5 * z**4 - 0.25 * z**5
+    w = z.clamp_min(1e-12)
+    far = 4 - 5 * z + 5 / 3 * z**2 + 5 / 8 * z**3 - 0.5 * z**4 + z**5 / 12 - 2 / (3 * w)
+    return torch.where(z <= 1, near, far).clamp_min(0)
+
+
+def spectrum(x: Tensor, basis: Basis, lengths: tuple[float, ...], bins: int = 24) -> Tabulated:
+    """The isotropic density of fields ``x`` (N, C, *grid), averaged in rings even in log k."""
+    check_fields(x)
+    shape = tuple(x.shape[-len(lengths) :])
+    k = basis.wavenumbers(shape, lengths).sqrt()
+    power = basis.forward(x.double(), len(lengths)).abs().square().flatten(0, -len(lengths) - 1)
+    cell = torch.tensor(lengths, dtype=torch.float64).prod() / torch.tensor(shape).prod()
+    mean = power.mean(0) * cell
+    low, high = k[k > 0].min().log(), k.max().log()
+    ring = ((k.clamp_min(1e-300).log() - low) / (high - low) * bins).floor().clamp(-1, bins - 1)
+    knots, values = [], []
+    for i in range(bins):
+        inside = (ring == i) & (k > 0)
+        if bool(inside.any()):
+            knots.append(float(k[inside].log().mean().exp()))
+            values.append(float(mean[inside].mean().clamp_min(1e-300)))
+    return Tabulated(tuple(knots), tuple(values))
+
+
+def check_fields(x: Tensor) -> None:
+    """Refuse too few or not finite fields."""
+    if len(x) < 2 or not bool(torch.isfinite(x).all()):
+        raise InputError(
+            f"Got {len(x)} fields to fit a covariance, finite: {bool(torch.isfinite(x).all())}; "
+            "expected at least 2 fields of finite values; fill or mask the missing ones."
+        )
+
+
+def power_law(x: Tensor, basis: Basis, lengths: tuple[float, ...]) -> PowerLaw:
+    """scale^2 (k^2 + tau^2)^(-alpha) fitted to fields ``x`` (N, C, *grid) by Whittle's likelihood.
+
+    The sum over modes of ``log density + periodogram / density`` is minimised by L-BFGS over
+    (log scale, log tau, alpha); the constant mode is left out.
+    """
+    check_fields(x)
+    shape = tuple(x.shape[-len(lengths) :])
+    k2 = basis.wavenumbers(shape, lengths)
+    power = basis.forward(x.double(), len(lengths)).abs().square()
+    cell = torch.tensor(lengths, dtype=torch.float64).prod() / torch.tensor(shape).prod()
+    mean = power.flatten(0, -len(lengths) - 1).mean(0) * cell
+    inside = k2 > 0
+    k2, mean = k2[inside], mean[inside]
+    unknown = torch.tensor([0.0, float(k2.min().log()) / 2, 2.0], dtype=torch.float64)
+    unknown[0] = 0.5 * float((mean * (k2 + k2.min()) ** 2).mean().log())
+    unknown.requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [unknown], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        log_density = 2 * unknown[0] - unknown[2] * (k2 + (2 * unknown[1]).exp()).log()
+        value = (log_density + mean * (-log_density).exp()).sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    log_scale, log_tau, alpha = (float(v) for v in unknown.detach())
+    return PowerLaw(alpha, math.exp(log_tau), math.exp(log_scale))

@@ -1,0 +1,223 @@
+"""A model: a task, a codec and a sampler. Saved as data, never as code.
+
+A saved folder holds ``model.json`` (the tree of sciddm classes and their arguments), ``codec.json``,
+``weights.safetensors``, ``card.md`` and ``manifest.json`` with the sha256 of each. Loading checks
+every hash, builds only classes that sciddm exports and never unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as pack_tensors
+
+from sciddm import basis, calibrate, covariance, denoise, nn, pde, process, solve
+from sciddm.calibrate import Calibrated, Scaled
+from sciddm.data import codec as codecs
+from sciddm.data.codec import Codec
+from sciddm.denoise import Gaussian, Moments
+from sciddm.errors import InputError
+from sciddm.solve import Diffusion
+from sciddm.task import Task, View
+from sciddm.tree import Encoder, decode
+
+FORMAT = 1
+FILES = ("model.json", "codec.json", "weights.safetensors", "card.md")
+
+CLASSES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        basis.Periodic, basis.Cosine, basis.Sine,
+        covariance.White, covariance.Spectral, covariance.LowRank, covariance.Matern,
+        covariance.PowerLaw, covariance.Tabulated, covariance.ZeroMean,
+        process.VE, process.VP, process.Flow, process.Clocked, process.LogLinear,
+        process.LinearSigma,
+        denoise.Gaussian, denoise.Mixture, denoise.Preconditioned,
+        calibrate.Calibrated, calibrate.Scaled,
+        solve.Diffusion, solve.Euler, solve.Heun, solve.Multistep,
+        nn.SpectralOperator, nn.FNO, nn.UNO,
+        pde.Poisson, pde.Darcy,
+        codecs.Grid, codecs.Normaliser, codecs.Derived, Task, View,
+    )
+}
+"""The classes that a saved model may name: the ones sciddm itself offers, and no others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Draws p(target | observations): what `sciddm.recover` and `sciddm.generate` take.
+
+    Parameters
+    ----------
+    task : which variables. codec : labelled fields <-> tensors. sampler : draws from the prior.
+    moments : the covariance that guidance uses in closed form, or None (guidance then goes through
+        the network's Jacobian).
+    notes : figures for people, kept as JSON (training data, time, scores).
+    card : the model card, markdown.
+    """
+
+    task: Task
+    codec: Codec
+    sampler: Diffusion
+    moments: Moments | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    card: str = "# A sciddm model\n"
+
+    @property
+    def gaussian(self) -> Gaussian | None:
+        """The Gaussian model inside, if there is one: the baseline of every table."""
+        known: list[object] = [
+            self.sampler.denoiser, getattr(self.sampler.denoiser, "base", None),
+            self.moments, getattr(self.moments, "base", None),
+        ]
+        return next((g for g in known if isinstance(g, Gaussian)), None)
+
+    def at(self, sizes: Mapping[str, int]) -> Model:
+        """The same model on a grid of other sizes over the same domain."""
+        return replace(self, codec=self.codec.at(self.codec.grid.resized(sizes)))
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the folder: a new one beside it first, then swapped in whole.
+
+        Raises `InputError` where it exists and ``overwrite`` is not said.
+        """
+        folder = Path(folder)
+        if folder.exists() and not overwrite:
+            raise InputError(f"The folder {folder} exists; choose another or say overwrite.")
+        encoder = Encoder()
+        tree = {
+            "format": FORMAT,
+            "task": encoder.encode(self.task, "task"),
+            "sampler": encoder.encode(self.sampler, "sampler"),
+            "moments": encoder.encode(self.moments, "moments"),
+            "notes": dict(self.notes),
+        }
+        codec = {"format": FORMAT, "codec": encoder.encode(self.codec, "codec")}
+        parts = {
+            "model.json": json.dumps(tree, indent=1).encode(),
+            "codec.json": json.dumps(codec, indent=1).encode(),
+            "weights.safetensors": pack_tensors(encoder.tensors),
+            "card.md": self.card.encode(),
+        }
+        manifest = {
+            "format": FORMAT,
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()},
+        }
+        parts["manifest.json"] = json.dumps(manifest, indent=1).encode()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        for name, data in parts.items():
+            with open(fresh / name, "wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+        if folder.exists():
+            old = folder.with_name(folder.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+        return folder
+
+
+def load(folder: str | Path) -> Model:
+    """Load a saved model folder. Nothing in it is run.
+
+    Raises `InputError` for a missing, altered or foreign file, another format version, tensors
+    that are missing, extra or not finite, and classes that sciddm does not offer.
+    """
+    folder = Path(folder)
+    parts = _read(folder)
+    tree, codec = (_json(parts[name], folder / name) for name in ("model.json", "codec.json"))
+    tensors = _tensors(parts["weights.safetensors"], folder / "weights.safetensors")
+    used = _named(tree) | _named(codec)
+    extra = sorted(set(tensors) - used)
+    if extra:
+        raise InputError(
+            f"{folder / 'weights.safetensors'} holds a tensor {extra[0]!r} that the model does not "
+            "name; the folder is not a whole saved model."
+        )
+    build = [decode(tree[k], tensors, CLASSES) for k in ("task", "sampler", "moments")]
+    task, sampler, moments = build
+    model_codec = decode(codec["codec"], tensors, CLASSES)
+    wanted = ((task, Task), (sampler, Diffusion), (model_codec, Codec))
+    for value, kind in wanted:
+        if not isinstance(value, kind):
+            raise InputError(f"{folder}: expected a {kind.__name__}, got {type(value).__name__}.")
+    if moments is not None and not isinstance(moments, Calibrated | Scaled | Gaussian):
+        raise InputError(f"{folder}: {type(moments).__name__} knows no covariance.")
+    sampler.denoiser.eval().requires_grad_(False)
+    return Model(task, model_codec, sampler, moments, tree.get("notes", {}), parts["card.md"].decode())
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        raise InputError(f"There is no model folder {folder}; expected a folder with model.json.")
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no manifest.json; it is not a whole saved model.")
+    manifest = _json(path.read_bytes(), path)
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict) or sorted(hashes) != sorted(FILES):
+        raise InputError(f"{path} does not list {', '.join(FILES)}; it is not a saved model's.")
+    parts = {}
+    for name in FILES:
+        file = folder / name
+        if not file.is_file() or file.is_symlink():
+            raise InputError(f"{file} is missing or a link; copy the whole folder again.")
+        parts[name] = file.read_bytes()
+        if name.endswith("safetensors") and parts[name][:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+            raise InputError(f"{file} is a pickle, which could run code; expected safetensors.")
+        if hashlib.sha256(parts[name]).hexdigest() != hashes[name]:
+            raise InputError(f"{file} is not the file that was saved (sha256 differs); copy again.")
+    return parts
+
+
+def _json(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(data)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
+        raise InputError(f"{path} is not JSON: {fault}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} is not a JSON object.")
+    if tree.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has format {tree.get('format')!r}; this sciddm reads format {FORMAT}."
+        )
+    return tree
+
+
+def _tensors(data: bytes, path: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors = parse_tensors(data)
+    except Exception as fault:  # safetensors raises its own class, not exported everywhere
+        raise InputError(f"{path} is not a safetensors file: {fault}") from None
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path}: tensor {name!r} holds NaN or infinite values.")
+    return tensors
+
+
+def _named(node: object) -> set[str]:
+    """Names of all tensors that a tree refers to."""
+    if isinstance(node, list):
+        return set().union(*map(_named, node))
+    if not isinstance(node, dict):
+        return set()
+    own = {v for k, v in node.items() if k in ("tensor", "array") and isinstance(v, str)}
+    state = node.get("state")
+    own |= set(state.values()) if isinstance(state, dict) else set()
+    return own.union(*map(_named, node.values()))

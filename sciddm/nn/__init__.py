@@ -1,0 +1,7 @@
+"""Backbones behind ``forward(x, log_kappa, context)``."""
+
+from sciddm.nn.operator import FNO, UNO
+from sciddm.nn.spectral import SpectralOperator
+from sciddm.nn.unet import UNet
+
+__all__ = ["FNO", "UNO", "SpectralOperator", "UNet"]

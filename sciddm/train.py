@@ -1,0 +1,277 @@
+"""Training a denoiser on a labelled store, on Lightning: the loop is not ours.
+
+Everything random is a function of (seed, step): which fields, which noise levels, which noise. A
+run that was killed and resumed therefore ends with the same weights, to the bit on one device.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import xarray as xr
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, IterableDataset
+
+from sciddm.calibrate import Calibrated, Scaled, calibrate, scale
+from sciddm.checkpoint import SafeCheckpoints, newest
+from sciddm.config import Train
+from sciddm.data import split
+from sciddm.data.codec import Codec
+from sciddm.data.window import Batches
+from sciddm.denoise import Context, Moments, Preconditioned, denoising_loss
+from sciddm.errors import InputError, RunError
+from sciddm.model import Model
+from sciddm.random import Streams
+
+LEVELS = 12
+"""Noise levels at which the validation loss is reported."""
+
+
+def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -> Model:
+    """Train ``model`` on the training split of ``ds``; returns it with the averaged weights.
+
+    Checkpoints, the log (``log.jsonl``) and the best weights go to ``numbers.folder``. The
+    validation split chooses the weights, and measures the covariance that guidance will use.
+
+    Raises `InputError` for a model with nothing to train, a folder that holds another run unless
+    ``resume``, and missing splits; `RunError` where the loss is not finite.
+    """
+    denoiser = model.sampler.denoiser
+    if not isinstance(denoiser, Preconditioned):
+        raise InputError(
+            f"Got a model whose denoiser is {type(denoiser).__name__}; expected Preconditioned, "
+            "which has weights to train."
+        )
+    folder = numbers.folder
+    last = newest(folder)
+    if last is not None and not resume:
+        raise InputError(f"{folder} holds a run already; resume it, or choose another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    dim = str(ds.attrs.get("sciddm_sample_dim", "sample"))
+    held = encoded(split.select(ds, "validation"), model.codec, dim)
+    learner = Learner(denoiser, Source(ds, model.codec, dim, numbers), held, numbers)
+    trainer = pl.Trainer(
+        max_steps=numbers.steps,
+        limit_train_batches=numbers.steps,
+        accelerator=numbers.accelerator,
+        devices=numbers.devices,
+        gradient_clip_val=numbers.clip,
+        logger=False,
+        enable_model_summary=False,
+        plugins=[SafeCheckpoints()],
+        callbacks=[_checkpoints(folder, numbers)],
+        default_root_dir=folder,
+    )
+    trainer.fit(learner, _loader(), ckpt_path=last)
+    trained = deepcopy(denoiser)
+    trained.load_state_dict(learner.best_weights())
+    trained.eval().requires_grad_(False)
+    moments = measured(trained, model.moments, held)
+    return replace(
+        model, sampler=replace(model.sampler, denoiser=trained), moments=moments,
+        notes={**model.notes, "training": learner.summary()},
+    )
+
+
+def measured(denoiser: Preconditioned, moments: Moments | None, held: Tensor) -> Moments | None:
+    """The model's moments with the trained network's own errors on validation fields ``held``."""
+    if isinstance(moments, Calibrated):
+        return calibrate(denoiser, held, moments.modes, Context())
+    if isinstance(moments, Scaled):
+        return scale(denoiser, moments.base, held, Context())
+    return moments
+
+
+def encoded(ds: xr.Dataset, codec: Codec, dim: str, limit: int = 2048) -> Tensor:
+    """Up to ``limit`` fields of ``ds``, evenly spread, as a normalised tensor."""
+    index = np.unique(np.linspace(0, ds.sizes[dim] - 1, min(limit, ds.sizes[dim])).astype(int))
+    part = ds.isel({dim: index})
+    names = [n for n in codec.variables if n in part]
+    dims = (dim, *codec.grid.dims)
+    return codec.encode({n: part[n].transpose(*dims).values for n in names})
+
+
+class Source:
+    """Batches of normalised fields by step number."""
+
+    def __init__(self, ds: xr.Dataset, codec: Codec, dim: str, numbers: Train) -> None:
+        names = [n for n in codec.variables if n in ds]
+        self.codec = codec
+        self.batches = Batches(
+            split.select(ds, "train"), names, sample_dim=dim, batch=numbers.batch,
+            seed=numbers.seed,
+        )
+
+    def at(self, step: int) -> Tensor:
+        """The batch (B, C, *grid) of a step."""
+        return self.codec.encode(self.batches.at(step))
+
+
+class Learner(pl.LightningModule):
+    """One denoiser, its running average, and what it takes to train it."""
+
+    def __init__(
+        self, denoiser: Preconditioned, source: Source, held: Tensor, numbers: Train
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(numbers.ema))
+        self.source, self.held, self.numbers = source, held, numbers
+        self.measure = measure(source.codec)
+        self.register_buffer("best", torch.tensor(math.inf, dtype=torch.float64))
+        self.register_buffer("waited", torch.tensor(0))
+        self.register_buffer("seconds", torch.tensor(0.0, dtype=torch.float64))
+        self._since = time.monotonic()
+        self._recent: list[float] = []
+        self._faults = 0
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor | None:
+        step = self.global_step
+        x = self.source.at(step * self.trainer.world_size + self.global_rank).to(self.device)
+        t = noise_times(self.denoiser, self.numbers, len(x), step).to(self.device)
+        t = t.view(-1, *[1] * (x.ndim - 1))
+        rng = Streams.of(self.numbers.seed, len(x), case=self.global_rank).at("train", step)
+        loss = denoising_loss(self.denoiser, x, t, Context(), measure=self.measure, rng=rng).mean()
+        if not bool(torch.isfinite(loss)):
+            self._faults += 1
+            if self._faults > 3:
+                raise RunError(f"The loss is not finite at step {step}; lower the learning rate.")
+            return None
+        self._faults = 0
+        self._recent.append(float(loss.detach()))
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: object, batch: Tensor, index: int) -> None:
+        self.average.update_parameters(self.denoiser)
+        step = self.global_step
+        if step % self.numbers.validation_every == 0 or step == self.numbers.steps:
+            self._validate(step)
+
+    def configure_optimizers(self) -> dict[str, object]:
+        numbers = self.numbers
+        weights = [p for p in self.denoiser.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(
+            weights, numbers.learning_rate, weight_decay=numbers.weight_decay
+        )
+
+        def rate(step: int) -> float:
+            if step < numbers.warmup:
+                return (step + 1) / numbers.warmup
+            done = (step - numbers.warmup) / max(numbers.steps - numbers.warmup, 1)
+            return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The averaged weights of the best validation."""
+        state: dict[str, Tensor] = SafeCheckpoints().load_checkpoint(
+            self.numbers.folder / "best.ckpt"
+        )
+        return state
+
+    def summary(self) -> dict[str, object]:
+        """Steps, seconds and the best validation loss, for the model card."""
+        return {
+            "steps": self.numbers.steps,
+            "batch": self.numbers.batch,
+            "seconds": round(float(self.seconds)),
+            "validation_loss": round(float(self.best), 5),
+        }
+
+    @torch.no_grad()
+    def _validate(self, step: int) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = now
+        average = self.average.module
+        levels = validation_losses(average, self.held[:256], self.measure)
+        loss = float(levels[1].mean())
+        if loss < float(self.best):
+            self.best.fill_(loss)
+            self.waited.zero_()
+            SafeCheckpoints().save_checkpoint(
+                dict(average.state_dict()), self.numbers.folder / "best.ckpt"
+            )
+        else:
+            self.waited += 1
+            if 0 < self.numbers.patience <= int(self.waited):
+                self.trainer.should_stop = True
+        line = {
+            "step": step,
+            "seconds": round(float(self.seconds), 1),
+            "train": float(np.mean(self._recent)) if self._recent else None,
+            "validation": loss,
+            "log_kappa": [round(float(v), 3) for v in levels[0]],
+            "by_level": [round(float(v), 5) for v in levels[1]],
+        }
+        self._recent.clear()
+        with open(self.numbers.folder / "log.jsonl", "a") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def noise_times(denoiser: Preconditioned, numbers: Train, batch: int, step: int) -> Tensor:
+    """Stratified times (B,) whose log kappa is normal, a function of (seed, step)."""
+    key = np.random.SeedSequence([numbers.seed, step, 7])
+    rng = np.random.Generator(np.random.Philox(key))
+    share = torch.from_numpy((np.arange(batch) + rng.random(batch)) / batch)
+    log_kappa = numbers.noise_mean + numbers.noise_std * torch.special.ndtri(share)
+    return denoiser.process.clock.time(log_kappa.exp()).clamp(0, 1)
+
+
+def validation_losses(
+    denoiser: Preconditioned, held: Tensor, measure: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(log kappa, loss) at `LEVELS` noise levels, with the same noise at every call."""
+    times = denoiser.process.times(LEVELS).flip(0)
+    losses = []
+    for i, t in enumerate(times):
+        rows = [
+            denoising_loss(
+                denoiser, x, t.expand(len(x)).view(-1, *[1] * (x.ndim - 1)), Context(),
+                measure=measure, rng=Streams.of(0, len(x), case=j).at("validate", i),
+            )
+            for j, x in enumerate(held.split(64))
+        ]
+        losses.append(torch.cat(rows).mean())
+    return denoiser.process.kappa(times).log(), torch.stack(losses)
+
+
+def measure(codec: Codec) -> Tensor | None:
+    """Weight of each grid value in the loss: the mask, or None where every point counts alike."""
+    mask = codec.mask
+    return None if mask is None else mask.float()[None]
+
+
+class _Counter(IterableDataset[int]):
+    """Endless: what a step sees is a function of its number, not of a loader's state."""
+
+    def __iter__(self) -> Iterator[int]:
+        step = 0
+        while True:
+            yield step
+            step += 1
+
+
+def _loader() -> DataLoader[int]:
+    return DataLoader(_Counter(), batch_size=None)
+
+
+def _checkpoints(folder: Path, numbers: Train) -> ModelCheckpoint:
+    """The newest state, replaced only once the next one is whole."""
+    return ModelCheckpoint(
+        dirpath=folder, filename="{step}", every_n_train_steps=numbers.checkpoint_every,
+        save_top_k=1, enable_version_counter=False,
+    )

@@ -1,0 +1,123 @@
+"""A model as data: a tree of sciddm classes and their arguments, and the tensors they hold.
+
+`encode` turns values into JSON and named tensors, `decode` builds them again. Every class that can
+be saved keeps each argument of its constructor as an attribute of the same name. Decoding builds
+only classes of the list it is given, so a folder can describe a model and never run anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciddm.errors import InputError, nearest
+
+Json = Any
+
+
+class Encoder:
+    """Collects tensors by name; the same tensor twice is stored once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[int, str] = {}
+
+    def encode(self, value: object, path: str = "") -> Json:
+        """The JSON of ``value``; tensors go to ``self.tensors`` under their ``path``."""
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, Tensor):
+            return {"tensor": self._keep(value, path)}
+        if isinstance(value, np.ndarray):
+            return {"array": self._keep(torch.from_numpy(np.ascontiguousarray(value)), path)}
+        if isinstance(value, tuple | list):
+            return [self.encode(v, f"{path}.{i}") for i, v in enumerate(value)]
+        if isinstance(value, Mapping):
+            return {"map": {str(k): self.encode(v, f"{path}.{k}") for k, v in value.items()}}
+        return self._object(value, path)
+
+    def _object(self, value: object, path: str) -> Json:
+        names = arguments(type(value))
+        node: dict[str, Json] = {"class": type(value).__name__, "args": {
+            name: self.encode(getattr(value, name), f"{path}.{name}".strip(".")) for name in names
+        }}
+        own = isinstance(value, nn.Module) and not any(
+            isinstance(getattr(value, name), nn.Module) for name in names
+        )
+        if own and isinstance(value, nn.Module) and value.state_dict():
+            node["state"] = {
+                key: self._keep(tensor, f"{path}.{key}".strip("."))
+                for key, tensor in value.state_dict().items()
+            }
+        return node
+
+    def _keep(self, tensor: Tensor, path: str) -> str:
+        known = self._names.get(id(tensor))
+        if known is None:
+            known = self._names[id(tensor)] = path.strip(".")
+            self.tensors[known] = tensor.detach().cpu().contiguous().clone()
+        return known
+
+
+def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type]) -> Any:  # noqa: ANN401
+    """Build the value of ``node`` from ``classes`` alone.
+
+    Raises `InputError` for a class that is not listed, a missing tensor or a wrong argument.
+    """
+    if isinstance(node, list):
+        return tuple(decode(v, tensors, classes) for v in node)
+    if not isinstance(node, dict):
+        return node
+    if "tensor" in node:
+        return _get(tensors, node["tensor"])
+    if "array" in node:
+        return _get(tensors, node["array"]).numpy()
+    if "map" in node:
+        return {k: decode(v, tensors, classes) for k, v in node["map"].items()}
+    name = node.get("class")
+    if name not in classes:
+        raise InputError(
+            f"The model names the class {name!r}, which sciddm does not offer.{nearest(str(name), classes)}"
+        )
+    args = {k: decode(v, tensors, classes) for k, v in node.get("args", {}).items()}
+    expected = arguments(classes[name])
+    unknown = [k for k in args if k not in expected]
+    if unknown:
+        raise InputError(
+            f"The model gives {name} an argument {unknown[0]!r} it does not take."
+            + nearest(unknown[0], expected)
+        )
+    value = classes[name](**args)
+    if "state" in node:
+        state = {key: _get(tensors, where) for key, where in node["state"].items()}
+        wanted = value.state_dict()
+        wrong = [
+            key for key in wanted.keys() | state.keys()
+            if key not in wanted or key not in state or wanted[key].shape != state[key].shape
+        ]
+        if wrong:
+            raise InputError(
+                f"The weights of {name} do not fit its description: {sorted(wrong)[0]!r} is "
+                "missing, extra or of another shape. The folder is not a whole saved model."
+            )
+        value.load_state_dict(state)
+    return value
+
+
+def arguments(kind: type) -> list[str]:
+    """Names of the constructor's arguments."""
+    if dataclasses.is_dataclass(kind):
+        return [f.name for f in dataclasses.fields(kind) if f.init]
+    return [p for p in inspect.signature(kind.__init__).parameters if p != "self"]  # type: ignore[misc]
+
+
+def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
+        raise InputError(f"The tensor {name!r} is missing from the weights.{nearest(name, tensors)}")
+    return tensors[name]
