@@ -158,6 +158,16 @@ def test_ties_fall_at_random_but_repeatably() -> None:
     assert not counts.equals(score.rank_histogram(ens, flat, seed=1))
 
 
+def test_ties_break_alike_however_the_field_is_transposed_or_chunked() -> None:
+    rng = np.random.default_rng(6)
+    values = rng.integers(0, 3, (4, 20, 30)).astype(float)
+    ens = xr.DataArray(values, dims=("member", "time", "x"))
+    truth = xr.DataArray(rng.integers(0, 3, (20, 30)).astype(float), dims=("time", "x"))
+    once = score.pit(ens, truth)
+    np.testing.assert_array_equal(score.pit(ens.transpose("x", "time", "member"), truth).T, once)
+    np.testing.assert_array_equal(score.pit(ens.chunk(time=7, member=2), truth), once)
+
+
 def test_histograms_count_along_the_asked_dims_and_skip_gaps() -> None:
     ens, truth = ensemble(4, cells=600)
     ens = ens.values.reshape(4, 20, 30)

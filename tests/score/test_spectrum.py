@@ -119,6 +119,15 @@ def test_distance_sees_a_smoothed_ensemble_and_not_a_right_one() -> None:
     assert cases.dims == ("case",) and float(cases.min()) > right
 
 
+def test_distance_does_not_count_corners_beyond_the_nyquist_wavenumber() -> None:
+    truth = noise(16, 16).isel(member=0, drop=True)
+    corner = np.cos(15 * np.pi * truth.y) * np.cos(15 * np.pi * truth.x)
+    edge = np.cos(15 * np.pi * truth.y)
+    beyond, within = [(truth + 5 * f).expand_dims(member=2) for f in (corner, edge)]
+    assert float(score.log_spectral_distance(beyond, truth, ("y", "x"))) < 1e-10
+    assert float(score.log_spectral_distance(within, truth, ("y", "x"))) > 1
+
+
 def test_distance_matches_points_by_value() -> None:
     field = noise(8, 8, members=3)
     truth = field.isel(member=0, drop=True)
