@@ -9,13 +9,12 @@ help and bad flags answer at once.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sciddm import verbs
+from sciddm import __version__, verbs
 from sciddm.errors import InputError, RunError
 
 Verb = Callable[[argparse.Namespace], int | None]
@@ -25,7 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return its exit code."""
     try:
         args = _parser().parse_args(argv)
-        _settle()
         return int(args.verb(args) or 0)
     except InputError as error:
         return _fail(error, 2)
@@ -44,21 +42,6 @@ def _fail(reason: object, code: int) -> int:
     return code
 
 
-def _settle() -> None:
-    """Process-wide settings that must come before the first large tensor.
-
-    Threads that wait passively leave the machine to others; glibc keeps freed blocks instead of
-    mapping and zeroing tens of megabytes at every use, worth a factor on grids of 128 x 128.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        pass  # not glibc: nothing to settle
-
-
 class _Parser(argparse.ArgumentParser):
     """Bad flags are bad input: one line and exit code 2, without the page of usage."""
 
@@ -68,6 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sciddm", description="Diffusion ensembles, from zarr to zarr.")
+    parser.add_argument("--version", action="version", version=f"sciddm {__version__}")
     known = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
 
     demo = _verb(known, "demo", verbs.demo, "the whole road, on a fresh field or on your own file")
