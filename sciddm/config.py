@@ -117,8 +117,8 @@ class Train:
     ``runs/<name of out>``). ``ema`` is the decay a step of the averaged weights, ``clip`` the
     largest gradient norm, ``warmup`` the steps over which the learning rate rises. ``patience``
     counts validations without a better loss before training stops; 0 never stops early.
-    ``noise_mean`` and ``noise_std`` are those of log kappa, the noise levels trained on (Karras et
-    al., Elucidating the design space of diffusion models, 2022, table 1).
+    ``noise_mean`` and ``noise_std`` are those of log kappa, the noise levels trained on: wider than
+    for photographs, because the members must also fit their sensors at low noise.
     """
 
     out: Inside
@@ -129,12 +129,12 @@ class Train:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Positive = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    noise_mean: float = -0.5
+    noise_std: Positive = 2.0
     seed: NotNegative = 0
     checkpoint_every: Count = 1000
     validation_every: Count = 1000
     patience: NotNegative = 0
-    noise_mean: float = -1.2
-    noise_std: Positive = 1.2
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Count = 1
     run: Inside | None = None
