@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sciddm.data import checks
+from sciddm.data import checks, manifest, store
 from sciddm.data.alike import match, on_grid
 from sciddm.data.checks import DataWarning, as_float32, warn
 from sciddm.data.names import EAST, NORTH, find, is_date, same_units
@@ -64,14 +64,16 @@ def variables(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
 def open_any(path: Path | str, *, group: str | None = None) -> xr.Dataset:
     """Open a NetCDF file (3 or 4) or a zarr store (2 or 3), decoded, without reading its values.
 
-    Latitudes, longitudes and times that a file keeps as plain variables become the coordinates of
-    the dims they run along.
+    A store of ours is checked as :func:`sciddm.data.store.open` does. Latitudes and longitudes that
+    a file keeps as plain variables become the coordinates of the dims they run along.
 
     Raises:
         InputError: nothing there, another format, or something inside that cannot be decoded,
             such as times in "months since".
     """
     path = Path(path)
+    if group is None and (path / manifest.MANIFEST).is_file():
+        return store.open(path)
     engine = _engine(path)
     marks = ("zarr.json", ".zgroup", ".zmetadata")
     if engine == "zarr" and not any((path / (group or "") / mark).exists() for mark in marks):

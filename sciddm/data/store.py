@@ -121,12 +121,14 @@ def put(path: Path | str, ds: xr.Dataset, region: Mapping[str, slice]) -> None:
             array = _array(group, name)
             array[where] = values
             if np.asarray(array[where]).tobytes() != np.ascontiguousarray(values).tobytes():
-                raise RunError(f"{path}: {name!r} reads back other than written in {key(region)}.")
+                raise RunError(
+                    f"{path}: {name!r} reads back other than written in {region_key(region)}."
+                )
         record = {dim: [s.start, s.stop] for dim, s in region.items()}
-        disk.write_json(partial / "done" / f"{key(region)}.json", record)
+        disk.write_json(partial / "done" / f"{region_key(region)}.json", record)
 
 
-def key(region: Mapping[str, slice]) -> str:
+def region_key(region: Mapping[str, slice]) -> str:
     """The name of a region in :func:`done`, such as ``member=0-64,time=3-4``."""
     return ",".join(f"{dim}={region[dim].start}-{region[dim].stop}" for dim in sorted(region))
 
@@ -396,8 +398,8 @@ def _check_coords(store: Path, ds: xr.Dataset, region: Mapping[str, slice]) -> N
         expected = stored[dim].isel({dim: region.get(str(dim), slice(None))}).values
         if not np.array_equal(ds[dim].values, expected):
             raise InputError(
-                f"The coordinate {dim!r} of the region {key(region)} is not the store's there; "
-                "expected the same values: select the region from the same Dataset."
+                f"The coordinate {dim!r} of the region {region_key(region)} is not the store's "
+                "there; expected the same values: select the region from the same Dataset."
             )
 
 

@@ -353,7 +353,7 @@ def test_any_number_of_kills_changes_nothing(tmp_path: Path, whole: Path) -> Non
         print("begun", flush=True)
         for i in range(10):
             region = {{"time": slice(i, i + 1)}}
-            if store.key(region) not in store.done(path):
+            if store.region_key(region) not in store.done(path):
                 store.put(path, ds[["a", "b"]].isel(region), region)
         store.finalize(path)
         """
