@@ -90,9 +90,10 @@ def gaussian_crps(
     error where ``s = 0``. For climatologies, kriging, and the limit of large ensembles.
 
     Args:
-        mean: ``(*dims)``, without ``member``.
+        mean: ``(*dims)``, without ``member``; dims that only the truth has are repeated, so that
+            one climatology serves every case.
         std: The same points and units, not negative.
-        truth: The same points.
+        truth: The same points, and cases.
         over: Dims to average over; all by default.
 
     Raises:
@@ -108,8 +109,8 @@ def gaussian_crps(
 
     def score(m: xr.DataArray, t: xr.DataArray) -> xr.DataArray:
         s = std if isinstance(std, xr.DataArray) else std[str(m.name)]
-        e, t = pair(m.expand_dims(MEMBER), t)
-        _, s = pair(e, s)
+        e, t = pair(_over_cases(m, t).expand_dims(MEMBER), t)
+        _, s = pair(e, _over_cases(s, t))
         m = e.isel({MEMBER: 0}, drop=True)
         if bool((s < 0).any()):
             raise InputError(
@@ -123,6 +124,13 @@ def gaussian_crps(
         return finish(result, "closed-form CRPS of a Gaussian", None, units(m))
 
     return each(score, mean, truth)
+
+
+def _over_cases(law: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    """``law`` repeated along the dims that only ``truth`` has."""
+    missing = [d for d in truth.dims if d not in law.dims and d != MEMBER]
+    law = law.drop_vars([d for d in missing if d in law.coords])
+    return law.expand_dims({d: truth.coords.get(d, truth.sizes[d]) for d in missing})
 
 
 def _gaussian_crps(mean: np.ndarray, std: np.ndarray, truth: np.ndarray) -> np.ndarray:

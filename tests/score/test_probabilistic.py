@@ -145,6 +145,18 @@ def test_a_gaussian_without_width_scores_its_absolute_error() -> None:
         score.gaussian_crps(mean.to_dataset(), std.to_dataset(name="v"), truth.to_dataset())
 
 
+def test_one_climatology_serves_every_case() -> None:
+    rng = np.random.default_rng(13)
+    truth = labelled(rng.normal(size=(3, 4)), "time", "x").assign_coords(time=[5, 6, 7])
+    mean, std = truth.mean("time"), truth.std("time")
+    each = [score.gaussian_crps(mean, std, truth.isel(time=i, drop=True)) for i in range(3)]
+    found = score.gaussian_crps(mean, std, truth, over="x")
+    np.testing.assert_allclose(found, each)
+    np.testing.assert_array_equal(found.time, truth.time)
+    with pytest.raises(InputError, match="'y'"):
+        score.gaussian_crps(mean.rename(x="y"), std, truth)
+
+
 def test_gaussian_crps_of_datasets_takes_each_variable_with_its_own_width() -> None:
     ds = xr.Dataset({"a": ("x", [1.0, 2.0]), "b": ("x", [0.0, 1.0])})
     std = xr.Dataset({"a": ("x", [1.0, 1.0]), "b": ("x", [3.0, 3.0])})
