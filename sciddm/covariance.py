@@ -228,7 +228,8 @@ class LowRank(Covariance):
             )
         theirs = torch.as_tensor(other.std**2, dtype=torch.float64)
         rest = f(torch.as_tensor(self.floor, dtype=torch.float64), theirs)
-        inside = f(self.variances.double(), theirs) - rest
+        # one noise level a row arrives as (B, 1, ..., R)
+        inside = (f(self.variances.double(), theirs) - rest).reshape(-1, len(self.variances))
         flat = self.modes.flatten(1).to(x)
         return rest.to(x) * x + (x.flatten(1) @ flat.T * inside.to(x) @ flat).view_as(x)
 
