@@ -26,7 +26,8 @@ class Encoder:
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._names: dict[int, str] = {}
+        # the tensor is held beside its name: the id of a freed one is given to another
+        self._names: dict[int, tuple[str, Tensor]] = {}
 
     def encode(self, value: object, path: str = "") -> Json:
         """The JSON of ``value``; tensors go to ``self.tensors`` under their ``path``."""
@@ -44,9 +45,13 @@ class Encoder:
 
     def _object(self, value: object, path: str) -> Json:
         names = arguments(type(value))
-        node: dict[str, Json] = {"class": type(value).__name__, "args": {
-            name: self.encode(getattr(value, name), f"{path}.{name}".strip(".")) for name in names
-        }}
+        node: dict[str, Json] = {
+            "class": type(value).__name__,
+            "args": {
+                name: self.encode(getattr(value, name), f"{path}.{name}".strip("."))
+                for name in names
+            },
+        }
         own = isinstance(value, nn.Module) and not any(
             isinstance(getattr(value, name), nn.Module) for name in names
         )
@@ -58,11 +63,14 @@ class Encoder:
         return node
 
     def _keep(self, tensor: Tensor, path: str) -> str:
-        known = self._names.get(id(tensor))
-        if known is None:
-            known = self._names[id(tensor)] = path.strip(".")
-            self.tensors[known] = tensor.detach().cpu().contiguous().clone()
-        return known
+        if id(tensor) in self._names:
+            return self._names[id(tensor)][0]
+        name = path.strip(".")
+        while name in self.tensors:  # keys of a mapping may hold dots
+            name += "_"
+        self._names[id(tensor)] = name, tensor
+        self.tensors[name] = tensor.detach().cpu().contiguous().clone()
+        return name
 
 
 def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type]) -> Any:  # noqa: ANN401
@@ -80,10 +88,11 @@ def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type
         return _get(tensors, node["array"]).numpy()
     if "map" in node:
         return {k: decode(v, tensors, classes) for k, v in node["map"].items()}
-    name = node.get("class")
+    name = str(node.get("class"))
     if name not in classes:
         raise InputError(
-            f"The model names the class {name!r}, which sciddm does not offer.{nearest(str(name), classes)}"
+            f"The model names the class {name!r}, which sciddm does not offer."
+            + nearest(name, classes)
         )
     args = {k: decode(v, tensors, classes) for k, v in node.get("args", {}).items()}
     expected = arguments(classes[name])
@@ -98,7 +107,8 @@ def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type
         state = {key: _get(tensors, where) for key, where in node["state"].items()}
         wanted = value.state_dict()
         wrong = [
-            key for key in wanted.keys() | state.keys()
+            key
+            for key in wanted.keys() | state.keys()
             if key not in wanted or key not in state or wanted[key].shape != state[key].shape
         ]
         if wrong:
@@ -119,5 +129,7 @@ def arguments(kind: type) -> list[str]:
 
 def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in tensors:
-        raise InputError(f"The tensor {name!r} is missing from the weights.{nearest(name, tensors)}")
+        raise InputError(
+            f"The tensor {name!r} is missing from the weights.{nearest(name, tensors)}"
+        )
     return tensors[name]
