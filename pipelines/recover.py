@@ -23,14 +23,12 @@ def main(run: config.Run) -> None:
     out = recipe.free(ask.out, run.overwrite, ask.model, ask.observations)
 
     import sciddm
-    from sciddm.data import schema, stations, store
+    from sciddm import verbs
+    from sciddm.data import store
 
-    seen = stations.read(ask.observations)
-    if ask.variable is not None:
-        seen = schema.variables(seen, [ask.variable])
-    observed = sciddm.Observed(seen, std=ask.std)
     model = sciddm.load(ask.model)
-    post = sciddm.recover(model, observed, members=ask.members, seed=ask.seed, steps=ask.steps)
+    seen = verbs.observed(model, ask.observations, ask.variable, ask.std)
+    post = sciddm.recover(model, seen, members=ask.members, seed=ask.seed, steps=ask.steps)
     store.write(post, out, overwrite=run.overwrite)
-    facts = {"store": str(out), "members": ask.members, "misfit_sd": post.attrs["misfit_sd"]}
+    facts = {"store": str(out), "members": ask.members, "misfit_sd": post.attrs.get("misfit_sd")}
     print(json.dumps(facts) if run.as_json else facts)

@@ -20,6 +20,9 @@ from sciddm.errors import InputError, nearest
 if TYPE_CHECKING:
     import xarray as xr
 
+    from sciddm.model import Model
+    from sciddm.task import Observed
+
 
 def demo(args: argparse.Namespace) -> None:
     """Hand the flags to ``pipelines/demo.py`` as a `config.Demo`."""
@@ -85,19 +88,35 @@ def _pipeline(args: argparse.Namespace, name: str) -> None:
 def recover(args: argparse.Namespace) -> None:
     out = recipe.free(args.out, args.overwrite, args.model, args.seen)
     import sciddm
-    from sciddm.data import stations, store
+    from sciddm.data import store
 
-    seen = stations.read(args.seen)
-    if args.variable is not None:
-        from sciddm.data import schema
-
-        seen = schema.variables(seen, [args.variable])
     model = sciddm.load(args.model)
-    observed = sciddm.Observed(seen, std=args.std)
+    seen = observed(model, args.seen, args.variable, args.std)
     post = sciddm.recover(
-        model, observed, members=args.members, seed=args.seed, steps=args.steps, progress=_progress
+        model, seen, members=args.members, seed=args.seed, steps=args.steps, progress=_progress
     )
     _show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
+
+
+def observed(model: Model, path: str, variable: str | None, std: float | None) -> Observed:
+    """The values in ``path`` of the model's variables (or of one), with ``std`` or with the errors
+    that stand beside them as ``<name>_std``."""
+    import sciddm
+    from sciddm.data import stations
+
+    known = [variable] if variable is not None else list(model.task.target.variables)
+    seen = stations.read(path, [] if variable is None else [variable])
+    names = [name for name in known if name in seen.data_vars]
+    if not names:
+        hint = nearest(known[0], [str(name) for name in seen.data_vars])
+        raise InputError(f"Got {path!r} without {' or '.join(map(repr, known))}.{hint}")
+    for name in names:
+        if std is None and f"{name}_std" not in seen:
+            raise InputError(
+                f"Got {path!r} without an error of {name!r}; say --std or add a column {name}_std."
+            )
+    errors = {name: seen[f"{name}_std"] if std is None else std for name in names}
+    return sciddm.Observed(seen[names], std=errors)
 
 
 def generate(args: argparse.Namespace) -> None:

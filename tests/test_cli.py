@@ -185,19 +185,21 @@ def face(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The public face, replaced by one that remembers what it was asked."""
     asked = SimpleNamespace(load=[], draw=[], observed=[])
 
-    def load(folder: object) -> str:
+    model = SimpleNamespace(task=SimpleNamespace(target=SimpleNamespace(variables=("a", "b"))))
+
+    def load(folder: object) -> SimpleNamespace:
         asked.load.append(str(folder))
-        return "the model"
+        return model
 
     def observed(values: xr.Dataset, std: object = None) -> str:
         asked.observed.append((values, std))
         return "what was seen"
 
-    def recover(model: str, seen: str, **numbers: object) -> xr.Dataset:
+    def recover(model: object, seen: str, **numbers: object) -> xr.Dataset:
         asked.draw.append((model, seen, numbers))
         return fields(int(str(numbers["members"])))[0]
 
-    def generate(model: str, **numbers: object) -> xr.Dataset:
+    def generate(model: object, **numbers: object) -> xr.Dataset:
         asked.draw.append((model, numbers))
         return fields(int(str(numbers["members"])))[0]
 
@@ -214,7 +216,7 @@ def test_generate_hands_on_its_numbers_and_writes_a_whole_store(
     flags = ["--members", "7", "--seed", "3", "--steps", "12", "--json"]
     assert cli.main(["generate", "model", "-o", "new.zarr", *flags]) == 0
     model, numbers = face.draw[0]
-    assert model == "the model" and face.load == ["model"]
+    assert model is sciddm.load("model") and face.load == ["model", "model"]
     assert {k: numbers[k] for k in ("members", "seed", "steps")} == {
         "members": 7, "seed": 3, "steps": 12,
     }  # fmt: skip
@@ -225,6 +227,46 @@ def test_generate_hands_on_its_numbers_and_writes_a_whole_store(
     assert store.open("new.zarr").sizes["member"] == 7
     assert cli.main(["generate", "model", "-o", "new.zarr", "--members", "2", "--overwrite"]) == 0
     assert store.open("new.zarr").sizes["member"] == 2
+
+
+TABLE = "y,x,a,a_std,wind\n0.2,0.1,1.5,0.1,9\n0.7,0.4,2.5,0.3,8\n"
+
+
+def test_recover_takes_the_errors_of_the_table_or_of_the_flag(
+    here: Path, face: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("s.csv").write_text(TABLE)
+    assert cli.main(["recover", "model", "s.csv", "-o", "one.zarr", "--members", "3"]) == 0
+    values, std = face.observed[0]
+    assert list(values.data_vars) == ["a"]  # wind is no variable of the model
+    assert values["a"].values.tolist() == [1.5, 2.5] and values["y"].values.tolist() == [0.2, 0.7]
+    assert std["a"].values.tolist() == [0.1, 0.3]
+    assert face.draw[0][1] == "what was seen" and face.draw[0][2]["members"] == 3
+    assert store.open("one.zarr").sizes["member"] == 3
+    assert cli.main(["recover", "model", "s.csv", "-o", "two.zarr", "--std", "0.5"]) == 0
+    assert face.observed[1][1] == {"a": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("table", "flags", "words"),
+    [
+        (TABLE.replace("a_std", "b_std").replace(",a,", ",b,"), ["--variable", "a"], "'a'"),
+        (TABLE.replace("a_std", "gust"), [], "a_std"),
+        (TABLE.replace("a_std", "gust").replace(",a,", ",temp,"), [], "without 'a' or 'b'"),
+        (TABLE.replace("0.3", "0"), [], "a_std"),
+        (TABLE.replace("0.7", ""), [], "position"),
+        ("", [], "s.csv"),
+    ],
+)
+def test_a_faulty_table_is_refused_and_nothing_is_drawn(
+    here: Path, face: SimpleNamespace, capsys: pytest.CaptureFixture[str],
+    table: str, flags: list[str], words: str,
+) -> None:  # fmt: skip
+    Path("s.csv").write_text(table)
+    before = files(here)
+    assert cli.main(["recover", "model", "s.csv", "-o", "post2.zarr", *flags]) == 2
+    assert words in capsys.readouterr().err
+    assert files(here) == before and not face.draw
 
 
 @pytest.mark.parametrize(
