@@ -94,14 +94,21 @@ def errors(
             )
             x_t, _ = denoiser.process.forward(clean, t, None, rng)
             with torch.no_grad():
-                parts.append(denoiser(x_t, t.expand(len(clean)).view(-1, *[1] * (x.ndim - 1)), rows)
-                             - clean)
+                parts.append(
+                    denoiser(x_t, t.expand(len(clean)).view(-1, *[1] * (x.ndim - 1)), rows) - clean
+                )
         yield torch.cat(parts)
 
 
 def calibrate(
-    denoiser: Denoiser, x: Tensor, modes: Tensor, context: Context, levels: int = 12,
-    shrinkage: float = 0.1, kappa_max: float | None = None, kappa_min: float | None = None,
+    denoiser: Denoiser,
+    x: Tensor,
+    modes: Tensor,
+    context: Context,
+    levels: int = 12,
+    shrinkage: float = 0.1,
+    kappa_max: float | None = None,
+    kappa_min: float | None = None,
 ) -> Calibrated:
     """Measure the error covariance of ``denoiser`` on validation fields ``x`` (N, C, *grid).
 
@@ -124,8 +131,9 @@ def calibrate(
     return Calibrated(denoiser.process, modes, log_kappa, torch.stack(inside), torch.stack(rest))
 
 
-def scale(denoiser: Denoiser, base: Gaussian, x: Tensor, context: Context,
-          levels: int = 12) -> Scaled:
+def scale(
+    denoiser: Denoiser, base: Gaussian, x: Tensor, context: Context, levels: int = 12
+) -> Scaled:
     """The base's covariance scaled by the network's measured error at each noise level."""
     times = base.process.times(levels).flip(0)
     factor = []

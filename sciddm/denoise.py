@@ -102,9 +102,7 @@ class Gaussian(Denoiser, Moments):
     def covariance(self, t: Tensor) -> LinearMap:
         kappa = self.process.kappa(t)
         noise = self.process.noise
-        return lambda g: self.prior.joint(
-            g, noise, lambda p, c: kappa**2 * c * _gain(p, c, kappa)
-        )
+        return lambda g: self.prior.joint(g, noise, lambda p, c: kappa**2 * c * _gain(p, c, kappa))
 
     def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x_s on the probability flow through x_t, exactly: each eigendirection is rescaled by
@@ -186,9 +184,7 @@ class Preconditioned(Denoiser):
     base : a `Gaussian` fitted to the data, or None.
     """
 
-    def __init__(
-        self, backbone: nn.Module, process: Process, base: Gaussian | None = None
-    ) -> None:
+    def __init__(self, backbone: nn.Module, process: Process, base: Gaussian | None = None) -> None:
         nn.Module.__init__(self)
         self.backbone, self.process = backbone, process
         self.base = base

@@ -44,8 +44,14 @@ def eof(x: Tensor, modes: int, shrinkage: float = 0.0) -> LowRank:
     return LowRank(directions.reshape(shape).float(), values.float() + 0.0, floor)
 
 
-def localised(x: Tensor, distance: Tensor, radius: float, shrinkage: float,
-              modes: int | None = None, nugget: float = 1e-4) -> LowRank:
+def localised(
+    x: Tensor,
+    distance: Tensor,
+    radius: float,
+    shrinkage: float,
+    modes: int | None = None,
+    nugget: float = 1e-4,
+) -> LowRank:
     """A sample covariance tapered by distance and shrunk to the mean spectrum of a smooth law.
 
     Parameters
@@ -128,7 +134,10 @@ def power_law(x: Tensor, basis: Basis, lengths: tuple[float, ...]) -> PowerLaw:
     unknown[0] = 0.5 * float((mean * (k2 + k2.min()) ** 2).mean().log())
     unknown.requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [unknown], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14,
+        [unknown],
+        max_iter=500,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
         line_search_fn="strong_wolfe",
     )
 
@@ -139,6 +148,6 @@ def power_law(x: Tensor, basis: Basis, lengths: tuple[float, ...]) -> PowerLaw:
         value.backward()
         return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)
     log_scale, log_tau, alpha = (float(v) for v in unknown.detach())
     return PowerLaw(alpha, math.exp(log_tau), math.exp(log_scale))

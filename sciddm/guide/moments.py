@@ -16,8 +16,6 @@ Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. 2.23-2.2
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -85,11 +83,9 @@ class Conditioned(Denoiser):
         gap = self.observation.residual(x_hat)
         return x_hat + (gap @ gain.flatten(1)).view_as(x_hat)
 
-    def given(self, y: Tensor) -> Conditioned:
-        """The same sensors with other values (n,) or (B, n); shares the gains."""
-        other = Conditioned(
-            self.prior, replace(self.observation, y=y), self.moments
-        )
+    def given(self, observation: Observation) -> Conditioned:
+        """The same sensors and errors with other values; shares the gains."""
+        other = Conditioned(self.prior, observation, self.moments)
         other._gain = self._gain
         return other
 
@@ -101,7 +97,7 @@ def kalman_gain(covariance: LinearMap, rows: Tensor, noise: Tensor) -> Tensor:
     """
     spread = covariance(rows)
     flat = spread.flatten(1)
-    gram = (rows.flatten(1).double() @ flat.double().T)
+    gram = rows.flatten(1).double() @ flat.double().T
     gram = 0.5 * (gram + gram.T) + noise.to(gram)
     return torch.cholesky_solve(flat.double(), factor(gram)).to(flat).view_as(rows)
 

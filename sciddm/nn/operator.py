@@ -73,15 +73,20 @@ class FNO(nn.Module):
         self._now = Level()
         self.level = NoiseLevel(2 * width, scalars)
         self.net = LibraryFNO(
-            n_modes=self.modes, in_channels=inputs + len(self.modes), out_channels=outputs,
-            hidden_channels=width, n_layers=blocks, positional_embedding=None, norm="group_norm",
+            n_modes=self.modes,
+            in_channels=inputs + len(self.modes),
+            out_channels=outputs,
+            hidden_channels=width,
+            n_layers=blocks,
+            positional_embedding=None,
+            norm="group_norm",
         )
         _film(self.net.fno_blocks, 2 * width, self._now)
 
     def forward(self, x: Tensor, log_kappa: Tensor, context: Context) -> Tensor:
         return _run(self, x, log_kappa, context)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 (torch's own)
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # noqa: ANN401 (torch's own)
         return _plain(nn.Module.state_dict(self, *args, **kwargs))
 
 
@@ -106,10 +111,15 @@ class UNO(nn.Module):
         scaling = [[f] * dim for f in (1.0, 0.5, 1.0, 2.0, 1.0)]
         with contextlib.redirect_stdout(io.StringIO()):  # the library prints on construction
             self.net = LibraryUNO(
-                in_channels=inputs + dim, out_channels=outputs, hidden_channels=width,
+                in_channels=inputs + dim,
+                out_channels=outputs,
+                hidden_channels=width,
                 uno_out_channels=[width, 2 * width, 2 * width, width, width],
                 uno_n_modes=[list(self.modes), half, half, half, list(self.modes)],
-                uno_scalings=scaling, n_layers=5, positional_embedding=None, norm="group_norm",
+                uno_scalings=scaling,
+                n_layers=5,
+                positional_embedding=None,
+                norm="group_norm",
                 channel_mlp_skip="linear",
             )
         for block in self.net.fno_blocks:
@@ -118,7 +128,7 @@ class UNO(nn.Module):
     def forward(self, x: Tensor, log_kappa: Tensor, context: Context) -> Tensor:
         return _run(self, x, log_kappa, context)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 (torch's own)
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # noqa: ANN401 (torch's own)
         return _plain(nn.Module.state_dict(self, *args, **kwargs))
 
 

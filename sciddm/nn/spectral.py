@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from sciddm.basis import along, cosines
 from sciddm.denoise import Context
 from sciddm.errors import InputError
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 class Film(nn.Module):
@@ -43,6 +46,8 @@ class Film(nn.Module):
 
 class NoiseLevel(nn.Module):
     """log kappa (and scalars of the context) -> an embedding (B, width)."""
+
+    frequencies: Tensor
 
     def __init__(self, width: int, scalars: int = 0) -> None:
         nn.Module.__init__(self)
@@ -117,8 +122,10 @@ class FourierConv(nn.Module):
         w_real, w_imag = (self._kept(w, kept).flatten(0, -3) for w in self.weight)
         shape = real.shape[2:]
         re, im = (v.flatten(2).permute(2, 0, 1) for v in (real, imag))
-        mixed = (torch.bmm(re, w_real) - torch.bmm(im, w_imag),
-                 torch.bmm(re, w_imag) + torch.bmm(im, w_real))
+        mixed = (
+            torch.bmm(re, w_real) - torch.bmm(im, w_imag),
+            torch.bmm(re, w_imag) + torch.bmm(im, w_real),
+        )
         real, imag = (v.permute(1, 2, 0).unflatten(2, shape) for v in mixed)
         for axis, (m, n) in enumerate(zip(kept, grid, strict=True)):
             last = axis == len(grid) - 1
@@ -145,8 +152,9 @@ class FourierConv(nn.Module):
 class SpectralBlock(nn.Module):
     """x + W2 gelu(film(K x + W1 x))."""
 
-    def __init__(self, width: int, modes: tuple[int, ...], embedding: int, kernel: int,
-                 periodic: bool) -> None:
+    def __init__(
+        self, width: int, modes: tuple[int, ...], embedding: int, kernel: int, periodic: bool
+    ) -> None:
         nn.Module.__init__(self)
         self.spectral = (FourierConv if periodic else CosineConv)(width, width, modes)
         self.local = conv(len(modes), width, width, kernel, periodic)
@@ -195,13 +203,13 @@ class SpectralOperator(nn.Module):
             SpectralBlock(width, self.modes, 2 * width, kernel, periodic) for _ in range(blocks)
         )
         self.head = conv(dim, width, outputs, 1, periodic)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        zero(self.head)
 
     def forward(self, x: Tensor, log_kappa: Tensor, context: Context) -> Tensor:
         level = self.level(log_kappa, context, x)
         if context.fields is not None:
-            x = torch.cat([x, context.fields.to(x).expand(x.shape[0], *context.fields.shape[1:])], 1)
+            fields = context.fields.to(x).expand(x.shape[0], *context.fields.shape[1:])
+            x = torch.cat([x, fields], dim=1)
         if not self.periodic:
             x = torch.cat([x, coordinates(x)], dim=1)
         h = self.lift(x)
@@ -210,12 +218,19 @@ class SpectralOperator(nn.Module):
         return self.head(h)
 
 
-def conv(dim: int, inputs: int, outputs: int, kernel: int, periodic: bool) -> nn.Module:
+def conv(dim: int, inputs: int, outputs: int, kernel: int, periodic: bool) -> Convolution:
     """A convolution of the right dimension that keeps the grid."""
     kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dim - 1]
-    mode = "circular" if periodic else "replicate"
-    return kind(inputs, outputs, kernel, padding=kernel // 2,
-                padding_mode=mode if kernel > 1 else "zeros")
+    edge: Literal["zeros", "replicate", "circular"] = "zeros"
+    if kernel > 1:
+        edge = "circular" if periodic else "replicate"
+    return kind(inputs, outputs, kernel, padding=kernel // 2, padding_mode=edge)
+
+
+def zero(layer: Convolution) -> None:
+    """Start a layer at zero."""
+    for weight in layer.parameters():
+        nn.init.zeros_(weight)
 
 
 def coordinates(x: Tensor) -> Tensor:

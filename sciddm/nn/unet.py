@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sciddm.denoise import Context
-from sciddm.nn.spectral import Film, NoiseLevel, SpectralBlock, conv, coordinates
+from sciddm.nn.spectral import Film, NoiseLevel, SpectralBlock, conv, coordinates, zero
 
 
 class ResBlock(nn.Module):
@@ -75,8 +75,7 @@ class UNet(nn.Module):
         self.meet = nn.ModuleList(conv(dim, 2 * a, a, 1, periodic) for a, _ in pairs)
         self.up = nn.ModuleList(stack(w) for w in self.widths[:-1])
         self.head = conv(dim, widths[0], outputs, 3, periodic)
-        nn.init.zeros_(self.head.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        zero(self.head)
 
     def forward(self, x: Tensor, log_kappa: Tensor, context: Context) -> Tensor:
         level = self.level(log_kappa, context, x)

@@ -71,6 +71,6 @@ class Diffusion:
         times = process.times(self.steps, self.kappa_max, self.kappa_min)
         blank = torch.zeros(tuple(shape))
         x = process.start(blank, times[0], context.anchor, rng.at("start"))
-        for x in trajectory(self.denoiser, x, times, context, self.solver, rng):  # noqa: B007
-            pass
+        for x_s in trajectory(self.denoiser, x, times, context, self.solver, rng):
+            x = x_s
         return x
