@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("dataset", help="a name in datasets/, or the path of a recipe")
     make.add_argument("store", help="the zarr store to write")
     make.add_argument("--size", default="toy", help="toy, small or full [toy]")
-    make.add_argument("--seed", type=_seed, default=0, help="[0]")
+    make.add_argument("--seed", type=_index, default=0, help="[0]")
     make.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the recipe"
     )
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("ensemble", help="a store with a dim 'member'")
     plot.add_argument("--truth", help="a store or file that holds the same case")
     plot.add_argument("--variable", metavar="NAME", help="[the first]")
+    plot.add_argument("--case", type=_index, default=0, metavar="N", help="which, of several [0]")
     plot.add_argument("-o", "--out", default="posterior.png", help="[posterior.png]")
     _replacing(plot)
 
@@ -129,7 +130,7 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
 
 def _drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--members", type=_count, default=64, help="[64]")
-    parser.add_argument("--seed", type=_seed, default=0, help="[0]")
+    parser.add_argument("--seed", type=_index, default=0, help="[0]")
     _replacing(parser)
 
 
@@ -145,7 +146,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _seed(text: str) -> int:
+def _index(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 on")
     return int(text)

@@ -115,8 +115,10 @@ def observed(model: Model, path: str, variable: str | None, std: float | None) -
             raise InputError(
                 f"Got {path!r} without an error of {name!r}; say --std or add a column {name}_std."
             )
-    errors = {name: seen[f"{name}_std"] if std is None else std for name in names}
-    return sciddm.Observed(seen[names], std=errors)
+    if std is not None:
+        return sciddm.Observed(seen[names], std=std)
+    beside = {f"{name}_std": name for name in names}
+    return sciddm.Observed(seen[names], std=seen[list(beside)].rename(beside))
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -168,6 +170,7 @@ def table(rows: Mapping[str, Mapping[str, float]], as_json: bool) -> None:
 
 
 def plot(args: argparse.Namespace) -> None:
+    """Maps of one case of a field, or a fan along the one dim of a series."""
     out = recipe.free(args.out, args.overwrite, args.ensemble)
     from sciddm import plot
 
@@ -176,8 +179,16 @@ def plot(args: argparse.Namespace) -> None:
         names = _chosen(ens, args.variable)
     else:
         ens, truth, names = _compared(args.ensemble, args.truth, args.variable)
-    figure = plot.maps(ens[names[0]], None if truth is None else truth[names[0]])
-    figure.savefig(out)
+    field = ens[names[0]].squeeze(drop=True)
+    true = None if truth is None else truth[names[0]].squeeze(drop=True)
+    dims = [str(dim) for dim in field.dims if dim != "member"]
+    if len(dims) > 2:
+        if args.case >= field.sizes[dims[0]]:
+            raise InputError(f"Got --case {args.case}, expected below {field.sizes[dims[0]]}.")
+        field = field.isel({dims[0]: args.case})
+        true = true if true is None or dims[0] not in true.dims else true.isel({dims[0]: args.case})
+    draw = plot.fan if len(dims) == 1 else plot.maps
+    plot.save(draw(field, true), out)
     _show({"picture": str(out), "variable": names[0]}, args.json)
 
 
@@ -221,8 +232,9 @@ def _compared(ensemble: str, truth: str, variable: str | None) -> tuple[Any, Any
         hint = nearest(", ".join(map(str, ens.data_vars)), map(str, full.data_vars))
         raise InputError(f"Got {truth!r} without a variable of {ensemble!r}.{hint}")
     names = _chosen(ens[shared], variable)
-    # A posterior of one case keeps it as a scalar coordinate: the truth is taken there.
-    case = {d: ens[d] for d in full.dims if d in ens.coords and d not in ens.dims}
+    # The truth is taken at the cases of the ensemble; one case may be a scalar coordinate.
+    fewer = [d for d in full.dims if d in ens.coords and ens[d].size < full.sizes[d]]
+    case = {d: ens[d] for d in fewer}
     try:
         return ens, full[names].sel(case), names
     except KeyError:

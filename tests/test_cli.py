@@ -167,6 +167,40 @@ def test_a_case_that_the_truth_lacks_is_said(
     assert "no values at {'sample': 1}" in capsys.readouterr().err
 
 
+def test_several_cases_are_scored_against_the_truth_at_those_cases(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sciddm import score
+
+    ens, truth = fields()
+    both = xr.concat([ens.assign_coords(sample=2), ens.assign_coords(sample=0)], "sample")
+    store.write(both, "both.zarr")
+    assert cli.main(["score", "both.zarr", "truth.zarr", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    one, two = (
+        float(score.crps(ens["a"].assign_coords(sample=i), truth["a"].isel(sample=i)))
+        for i in (0, 2)
+    )
+    assert rows["a"]["crps"] == pytest.approx((one + two) / 2, rel=1e-6)
+
+
+def test_plot_draws_the_case_that_is_asked_for(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ens, _ = fields()
+    both = xr.concat([ens.assign_coords(sample=2), 5 * ens.assign_coords(sample=0)], "sample")
+    store.write(both.transpose("member", "sample", ...), "both.zarr")
+    pictures = []
+    for case in ("0", "1"):
+        out = ["-o", f"{case}.png", "--truth", "truth.zarr", "--variable", "b"]
+        assert cli.main(["plot", "both.zarr", "--case", case, *out, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["variable"] == "b"
+        pictures.append(Path(f"{case}.png").read_bytes())
+    assert pictures[0].startswith(b"\x89PNG") and pictures[0] != pictures[1]
+    assert cli.main(["plot", "both.zarr", "--case", "2", "-o", "2.png"]) == 2
+    assert "--case 2" in capsys.readouterr().err and not Path("2.png").exists()
+
+
 def test_verify_finds_a_flipped_byte(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", "truth.zarr", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["whole"] is True
@@ -244,7 +278,7 @@ def test_recover_takes_the_errors_of_the_table_or_of_the_flag(
     assert face.draw[0][1] == "what was seen" and face.draw[0][2]["members"] == 3
     assert store.open("one.zarr").sizes["member"] == 3
     assert cli.main(["recover", "model", "s.csv", "-o", "two.zarr", "--std", "0.5"]) == 0
-    assert face.observed[1][1] == {"a": 0.5}
+    assert face.observed[1][1] == 0.5
 
 
 @pytest.mark.parametrize(
