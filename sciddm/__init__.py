@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sciddm import ensemble, plot, score
     from sciddm.ensemble import Job
     from sciddm.errors import InputError, RunError
-    from sciddm.facade import generate, recover
+    from sciddm.facade import generate, krige, recover
     from sciddm.model import Model, load
     from sciddm.task import Observed, Task, View
 
@@ -42,6 +42,7 @@ _HOME = {
     "Task": "task",
     "View": "task",
     "generate": "facade",
+    "krige": "facade",
     "load": "model",
     "recover": "facade",
 }
@@ -57,6 +58,7 @@ __all__ = [
     "View",
     "ensemble",
     "generate",
+    "krige",
     "load",
     "plot",
     "recover",

@@ -75,7 +75,7 @@ def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """
     right = torch.searchsorted(knots, at.contiguous()).clamp(1, len(knots) - 1)
     share = ((at - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
-    share = share.reshape(*at.shape, *[1] * (values.ndim - 1))
+    share = share.reshape((*at.shape, *[1] * (values.ndim - 1)))
     return torch.lerp(values[right - 1], values[right], share.to(values))
 
 
@@ -188,7 +188,7 @@ class Preconditioned(Denoiser):
         nn.Module.__init__(self)
         self.backbone, self.process = backbone, process
         self.base = base
-        self._scales: tuple[Tensor, Tensor] | None = None
+        self._scales: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         alpha, beta, sigma = self.process.coefficients(t)
@@ -208,9 +208,10 @@ class Preconditioned(Denoiser):
         kappa = self.process.kappa(t)
         if self.base is None:
             return kappa * torch.rsqrt(1 + kappa**2)
-        if self._scales is None:
-            self._scales = self.base.expected_error(like)
-        return interpolate(kappa.log(), *self._scales).exp()
+        grid = tuple(like.shape[1:])
+        if grid not in self._scales:
+            self._scales[grid] = self.base.expected_error(like)
+        return interpolate(kappa.log(), *self._scales[grid]).exp()
 
 
 def denoising_loss(

@@ -16,9 +16,10 @@ import xarray as xr
 from torch import Tensor
 
 from sciddm.data import store as stores
-from sciddm.denoise import Context, Denoiser
+from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.errors import InputError, RunError
 from sciddm.guide import MMPS, Conditioned
+from sciddm.guide.moments import kalman_gain
 from sciddm.model import Model
 from sciddm.observe import Observation
 from sciddm.random import SCHEME, Streams
@@ -74,22 +75,28 @@ class Block:
     misfit: Tensor
 
 
-def stream(job: Job, skip: Callable[[int, int], bool] = lambda case, first: False) -> Iterator[Block]:
+Draw = Callable[[Observation | None, Streams], Tensor]
+
+
+def stream(
+    job: Job, draw: Draw | None = None, skip: Callable[[int, int], bool] = lambda case, first: False
+) -> Iterator[Block]:
     """Draw block after block; ``skip(case, first)`` leaves finished ones out.
 
-    Everything is checked before the first draw. Raises `RunError` for a member that diverged.
+    ``draw`` maps an observation and addressed noise to fields (BLOCK, C, *grid); None takes the
+    job's own sampler and guidance. Everything is checked before the first draw. Raises `RunError`
+    for a member that diverged.
     """
     model = job.target
     cases = list(job.seen.cases(model.codec)) if job.seen is not None else [(0, None, None)]
-    shape = (BLOCK, model.codec.channels, *model.codec.grid.shape)
-    guided = _Guided(job, model.sampler.denoiser)
+    if draw is None:
+        draw = Guided(job, model)
     for case, label, observation in cases:
         for first in range(0, job.members, BLOCK):
             if skip(case, first):
                 continue
-            sampler = replace(model.sampler, denoiser=guided(observation))
             rng = Streams.of(job.seed, range(first, first + BLOCK), case)
-            x = sampler(shape, Context(), rng)[: job.members - first]
+            x = draw(observation, rng)[: job.members - first]
             if not bool(torch.isfinite(x).all()):
                 bad = first + int((~torch.isfinite(x).flatten(1).all(1)).nonzero()[0])
                 raise RunError(
@@ -101,36 +108,85 @@ def stream(job: Job, skip: Callable[[int, int], bool] = lambda case, first: Fals
             yield Block(case, label, first, model.codec.decode(x, number), misfit)
 
 
-class _Guided:
-    """Posterior denoisers case by case; cases with the same sensors share their gains."""
+class Guided:
+    """The model's sampler under guidance; cases with the same sensors share their gains."""
 
-    def __init__(self, job: Job, prior: Denoiser) -> None:
-        self.job, self.prior = job, prior
+    def __init__(self, job: Job, model: Model) -> None:
+        self.rule, self.model = job.rule, model
+        self.blank = torch.zeros(BLOCK, model.codec.channels, *model.codec.grid.shape)
         self._last: tuple[Tensor, Conditioned] | None = None
 
-    def __call__(self, observation: Observation | None) -> Denoiser:
-        if observation is None:
-            return self.prior
-        if self.job.rule is not None:
-            return self.job.rule(self.prior, observation)
-        moments = self.job.model.moments
-        if moments is None:
-            return MMPS(self.prior, observation)
-        rows = observation.operator.rows(self._blank())
-        if self._last is not None and torch.equal(rows, self._last[0]):
-            return self._last[1].given(observation.y)
-        self._last = rows, Conditioned(self.prior, observation, moments)
-        return self._last[1]
+    def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
+        sampler = self.model.sampler
+        if observation is not None:
+            sampler = replace(sampler, denoiser=self._denoiser(observation))
+        return sampler(self.blank.shape, Context(), rng)
 
-    def _blank(self) -> Tensor:
-        codec = self.job.target.codec
-        return torch.zeros(1, codec.channels, *codec.grid.shape)
+    def _denoiser(self, observation: Observation) -> Denoiser:
+        prior, moments = self.model.sampler.denoiser, self.model.moments
+        if self.rule is not None:
+            return self.rule(prior, observation)
+        if moments is None:
+            return MMPS(prior, observation)
+        if self._last is not None and self._last[1].observation is observation:
+            return self._last[1]
+        rows = observation.operator.rows(self.blank[:1])
+        if self._last is not None and torch.equal(rows, self._last[0]):
+            guided = self._last[1].given(observation)
+        else:
+            guided = Conditioned(prior, observation, moments)
+        self._last = rows, guided
+        return guided
+
+
+class Kriged:
+    """Exact draws from the posterior of the Gaussian model inside (Matheron's rule).
+
+    x + K (y - A x - e) with x from the prior and e from the error law; K the gain of optimal
+    interpolation. Journel, Huijbregts. Mining geostatistics. 1978, ch. 7.
+    """
+
+    def __init__(self, gaussian: Gaussian, model: Model) -> None:
+        self.gaussian = gaussian
+        self.blank = torch.zeros(BLOCK, model.codec.channels, *model.codec.grid.shape)
+        self._gain: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
+        x = self.gaussian.sample(self.blank, rng.at("prior"))
+        if observation is None:
+            return x
+        rows = observation.operator.rows(self.blank[:1])
+        if self._gain is None or not torch.equal(rows, self._gain[0]):
+            gain = kalman_gain(self.gaussian.prior, rows, observation.covariance)
+            self._gain = rows, gain
+        white = rng.at("error").normal(x.new_zeros(BLOCK, len(rows)))
+        error = white @ torch.linalg.cholesky(observation.covariance).T.to(x)
+        gap = observation.residual(x) - error
+        return x + (gap @ self._gain[1].flatten(1)).view_as(x)
 
 
 def draw(job: Job, progress: Progress = lambda done, total: None) -> xr.Dataset:
     """The whole ensemble in memory: dims ``member`` (and the case dim, if it was observed)."""
+    return _collect(job, stream(job), progress)
+
+
+def krige(job: Job, progress: Progress = lambda done, total: None) -> xr.Dataset:
+    """The same from the Gaussian model inside: optimal interpolation, drawn exactly.
+
+    Raises `InputError` for a model without one.
+    """
+    model = job.target
+    if model.gaussian is None:
+        raise InputError("This model holds no Gaussian to interpolate with; use recover.")
+    draws = stream(job, Kriged(model.gaussian, model))
+    post = _collect(job, draws, progress)
+    how = {"solver": "exact", "steps": 0, "network_evaluations": 0, "guidance": "exact"}
+    return post.assign_attrs(how)
+
+
+def _collect(job: Job, draws: Iterator[Block], progress: Progress) -> xr.Dataset:
     blocks, total = [], -(-job.members // BLOCK)
-    for block in stream(job):
+    for block in draws:
         blocks.append(block)
         progress(len(blocks), total)
     return _assemble(job, blocks)
@@ -155,13 +211,13 @@ def run(
     labels = [label for _, label, _ in cases if label is not None]
     template = _template(job, model, labels)
     chunks = {"member": min(BLOCK, job.members)} | ({str(labels[0].name): 1} if labels else {})
-    partial = store.with_name(store.name + ".partial")
-    if not (resume and partial.exists()):
-        stores.create(template, store, chunks=chunks, overwrite=overwrite)
+    if stores.done(store) and not resume:
+        raise InputError(f"{store} was begun by an earlier run; say resume, or remove its .partial.")
+    stores.create(template, store, chunks=chunks, overwrite=overwrite)
     finished = stores.done(store)
     total = len(cases) * -(-job.members // BLOCK)
     count = len(finished)
-    for block in stream(job, lambda case, first: _key(labels, case, first, job) in finished):
+    for block in stream(job, skip=lambda case, first: _key(labels, case, first, job) in finished):
         region = _region(labels, block.case, block.first, job)
         fields = block.fields.drop_vars(list(block.fields.coords))
         if labels:
@@ -183,8 +239,6 @@ def _key(labels: list[xr.DataArray], case: int, first: int, job: Job) -> str:
 
 
 def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
-    import dask.array as da
-
     ds = model.codec.grid.template()
     lead: dict[str, int] = {"member": job.members}
     ds = ds.assign_coords(member=("member", np.arange(job.members)))
@@ -194,7 +248,7 @@ def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
         lead[name] = len(labels)
     shape = (*lead.values(), *model.codec.grid.shape)
     for name, attrs in model.codec.variables.items():
-        blank = da.zeros(shape, dtype=np.float32, chunks=shape)
+        blank = np.broadcast_to(np.float32(0), shape)
         ds[name] = ((*lead, *model.codec.grid.dims), blank, dict(attrs))
     return ds.assign_attrs(_attrs(job, model))
 

@@ -1,4 +1,4 @@
-"""The verbs a user types: recover, generate."""
+"""The verbs a user types: recover, krige, generate."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ def recover(
     Raises `InputError` before any draw.
     """
     return ensemble.draw(Job(model, seen, members, seed, rule, sizes, steps), progress)
+
+
+def krige(
+    model: Model,
+    seen: Observed,
+    *,
+    members: int = 64,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    progress: Progress = _quiet,
+) -> xr.Dataset:
+    """The baseline of `recover`: optimal interpolation with the Gaussian model inside ``model``.
+
+    Exact draws of the linear-Gaussian posterior, no network. Same parameters and form of result.
+    """
+    return ensemble.krige(Job(model, seen, members, seed, None, sizes), progress)
 
 
 def generate(

@@ -103,19 +103,22 @@ def encoded(ds: xr.Dataset, codec: Codec, dim: str, limit: int = 2048) -> Tensor
 
 
 class Source:
-    """Batches of normalised fields by step number."""
+    """Batches of normalised fields by step number, each rank its own."""
 
     def __init__(self, ds: xr.Dataset, codec: Codec, dim: str, numbers: Train) -> None:
-        names = [n for n in codec.variables if n in ds]
-        self.codec = codec
-        self.batches = Batches(
-            split.select(ds, "train"), names, sample_dim=dim, batch=numbers.batch,
-            seed=numbers.seed,
-        )
+        self.part, self.dim = split.select(ds, "train"), dim
+        self.codec, self.numbers = codec, numbers
+        self._batches: Batches | None = None
 
-    def at(self, step: int) -> Tensor:
-        """The batch (B, C, *grid) of a step."""
-        return self.codec.encode(self.batches.at(step))
+    def at(self, step: int, rank: int, world: int) -> Tensor:
+        """The batch (B, C, *grid) of a step on this rank."""
+        if self._batches is None:
+            names = [n for n in self.codec.variables if n in self.part]
+            self._batches = Batches(
+                self.part, names, sample_dim=self.dim, batch=self.numbers.batch,
+                seed=self.numbers.seed, rank=rank, world=world,
+            )
+        return self.codec.encode(self._batches.at(step))
 
 
 class Learner(pl.LightningModule):
@@ -138,7 +141,7 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: Tensor, index: int) -> Tensor | None:
         step = self.global_step
-        x = self.source.at(step * self.trainer.world_size + self.global_rank).to(self.device)
+        x = self.source.at(step, self.global_rank, self.trainer.world_size).to(self.device)
         t = noise_times(self.denoiser, self.numbers, len(x), step).to(self.device)
         t = t.view(-1, *[1] * (x.ndim - 1))
         rng = Streams.of(self.numbers.seed, len(x), case=self.global_rank).at("train", step)
