@@ -7,8 +7,9 @@ only where they are turned into them, and the library never reaches for the shel
 from __future__ import annotations
 
 import ast
+import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -156,3 +157,13 @@ def test_the_walker_sees_what_could_run(line: str) -> None:
 
 def test_evaluation_mode_is_no_evaluation() -> None:
     assert unsafe("model.eval()\nre.compile('x')") == []
+
+
+def test_only_the_library_is_in_the_wheel(tmp_path: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    (wheel,) = WheelBuilder(str(PACKAGE.parent)).build(directory=str(tmp_path))
+    names = [PurePosixPath(name) for name in zipfile.ZipFile(wheel).namelist()]
+    modules = {str(name) for name in names if name.suffix == ".py"}
+    assert modules == {f"sciddm/{relative(path)}" for path in FILES}
+    assert {name.parts[0].split("-")[0] for name in names} == {"sciddm"}
