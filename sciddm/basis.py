@@ -35,6 +35,10 @@ class Basis(ABC):
     def wavenumbers(self, shape: tuple[int, ...], lengths: tuple[float, ...]) -> Tensor:
         """Squared angular wavenumber of every coefficient, float64."""
 
+    @abstractmethod
+    def multiplicity(self, shape: tuple[int, ...]) -> Tensor:
+        """How many basis vectors each coefficient stands for, float64; the sum is the grid's."""
+
 
 @dataclass(frozen=True)
 class Periodic(Basis):
@@ -54,6 +58,13 @@ class Periodic(Basis):
             frequencies = torch.fft.rfftfreq if i == last else torch.fft.fftfreq
             axes.append(2 * math.pi / side * frequencies(n, d=1 / n, dtype=torch.float64))
         return _sum_of_squares(axes)
+
+    def multiplicity(self, shape: tuple[int, ...]) -> Tensor:
+        count = torch.full((*shape[:-1], shape[-1] // 2 + 1), 2.0, dtype=torch.float64)
+        count[..., 0] = 1
+        if shape[-1] % 2 == 0:
+            count[..., -1] = 1
+        return count
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,9 @@ class Cosine(Basis):
             ]
         )
 
+    def multiplicity(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.ones(shape, dtype=torch.float64)
+
 
 @dataclass(frozen=True)
 class Sine(Basis):
@@ -99,6 +113,9 @@ class Sine(Basis):
             ]
         )
 
+    def multiplicity(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.ones(shape, dtype=torch.float64)
+
 
 def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """``matrix`` (m, n) applied along one axis of length n."""
@@ -106,6 +123,7 @@ def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is cached under inference must stay usable by autograd
 def cosines(n: int, dtype: torch.dtype) -> Tensor:
     """The orthonormal DCT-II matrix (n, n), rows by wavenumber."""
     k = torch.arange(n, dtype=torch.float64)
@@ -115,6 +133,7 @@ def cosines(n: int, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is cached under inference must stay usable by autograd
 def sines(n: int, dtype: torch.dtype) -> Tensor:
     """The orthonormal DST-I matrix (n, n), symmetric and its own inverse."""
     k = torch.arange(1, n + 1, dtype=torch.float64)

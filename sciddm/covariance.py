@@ -47,6 +47,11 @@ class Covariance(ABC):
         """
 
     @abstractmethod
+    def average(self, like: Tensor, other: Covariance, f: Function) -> Tensor:
+        """The mean eigenvalue of f(C, other), a scalar: the variance of a field of this law,
+        averaged over the values of one field (1, C, *grid) ``like``."""
+
+    @abstractmethod
     def sqrt(self, w: Tensor) -> Tensor:
         """A square root applied to white noise: Cov[C.sqrt(w)] = C. Shape as ``w``."""
 
@@ -68,9 +73,12 @@ class White(Covariance):
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
         if not isinstance(other, White):
             return other.joint(x, self, lambda theirs, own: f(own, theirs))
-        own = torch.as_tensor(self.std**2, dtype=torch.float64)
-        theirs = torch.as_tensor(other.std**2, dtype=torch.float64)
-        return f(own, theirs).to(x) * x
+        return f(_scalar(self.std**2), _scalar(other.std**2)).to(x) * x
+
+    def average(self, like: Tensor, other: Covariance, f: Function) -> Tensor:
+        if not isinstance(other, White):
+            return other.average(like, self, lambda theirs, own: f(own, theirs))
+        return f(_scalar(self.std**2), _scalar(other.std**2))
 
     def sqrt(self, w: Tensor) -> Tensor:
         return self.std * w
@@ -183,19 +191,27 @@ class Spectral(Covariance):
         return self.density(k2, len(shape)) * (math.prod(shape) / math.prod(self.lengths))
 
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        shape, own, theirs = self._pair(x, other)
+        weight = f(own, theirs).to(x)
+        return self.basis.inverse(weight * self.basis.forward(x, len(shape)), shape)
+
+    def average(self, like: Tensor, other: Covariance, f: Function) -> Tensor:
+        shape, own, theirs = self._pair(like, other)
+        count = self.basis.multiplicity(shape).to(own.device)
+        return (count * f(own, theirs)).sum() / count.sum()
+
+    def _pair(self, x: Tensor, other: Covariance) -> tuple[tuple[int, ...], Tensor, Tensor]:
+        """The grid of ``x``, and the eigenvalues of both there."""
         shape = tuple(x.shape[-len(self.lengths) :])
-        own = self.eigenvalues(shape)
+        own = self.eigenvalues(shape).to(x.device)
         if isinstance(other, White):
-            theirs = torch.full_like(own, other.std**2)
-        elif isinstance(other, Spectral) and other.basis == self.basis:
-            theirs = other.eigenvalues(shape)
-        else:
-            raise InputError(
-                f"Got {type(other).__name__} beside a Spectral covariance; "
-                "expected White, or Spectral on the same basis."
-            )
-        dim = len(self.lengths)
-        return self.basis.inverse(f(own, theirs).to(x) * self.basis.forward(x, dim), shape)
+            return shape, own, torch.full_like(own, other.std**2)
+        if isinstance(other, Spectral) and other.basis == self.basis:
+            return shape, own, other.eigenvalues(shape).to(x.device)
+        raise InputError(
+            f"Got {type(other).__name__} beside a Spectral covariance; "
+            "expected White, or Spectral on the same basis."
+        )
 
     def sqrt(self, w: Tensor) -> Tensor:
         return self.joint(w, White(), lambda own, _: own.sqrt())
@@ -217,6 +233,19 @@ class LowRank(Covariance):
     floor: float = 0.0
 
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        inside, rest = self._values(x, other, f)
+        # one noise level a row arrives as (B, 1, ..., R)
+        more = (inside - rest).reshape(-1, len(self.variances)).to(x)
+        flat = self.modes.flatten(1).to(x)
+        return rest.to(x) * x + (x.flatten(1) @ flat.T * more @ flat).view_as(x)
+
+    def average(self, like: Tensor, other: Covariance, f: Function) -> Tensor:
+        inside, rest = self._values(like, other, f)
+        size = self.modes[0].numel()
+        return (inside.sum() + (size - len(self.variances)) * rest) / size
+
+    def _values(self, x: Tensor, other: Covariance, f: Function) -> tuple[Tensor, Tensor]:
+        """f at the modes (R,) and at the floor ()."""
         if not isinstance(other, White):
             raise InputError(
                 f"Got {type(other).__name__} beside a LowRank covariance; expected White noise."
@@ -226,12 +255,9 @@ class LowRank(Covariance):
                 f"Got fields of shape {tuple(x.shape[1:])} for modes of shape "
                 f"{tuple(self.modes.shape[1:])}; a fitted covariance lives on its own grid."
             )
-        theirs = torch.as_tensor(other.std**2, dtype=torch.float64)
-        rest = f(torch.as_tensor(self.floor, dtype=torch.float64), theirs)
-        # one noise level a row arrives as (B, 1, ..., R)
-        inside = (f(self.variances.double(), theirs) - rest).reshape(-1, len(self.variances))
-        flat = self.modes.flatten(1).to(x)
-        return rest.to(x) * x + (x.flatten(1) @ flat.T * inside.to(x) @ flat).view_as(x)
+        theirs = _scalar(other.std**2)
+        inside = f(self.variances.double().to(x.device), theirs)
+        return inside, f(_scalar(self.floor), theirs)
 
     def sqrt(self, w: Tensor) -> Tensor:
         return self.joint(w, White(), lambda own, _: own.clamp_min(0).sqrt())
@@ -257,13 +283,18 @@ class Points(Covariance):
         object.__setattr__(self, "_eigen", (values.clamp_min(0), vectors))
 
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
+        vectors = self._eigen[1].to(x)
+        return (x @ vectors * self._values(x, other, f).to(x)) @ vectors.T
+
+    def average(self, like: Tensor, other: Covariance, f: Function) -> Tensor:
+        return self._values(like, other, f).mean()
+
+    def _values(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
         if not isinstance(other, White):
             raise InputError(
                 f"Got {type(other).__name__} beside a Points covariance; expected White noise."
             )
-        values, vectors = self._eigen
-        theirs = torch.full_like(values, other.std**2)
-        return (x @ vectors.to(x) * f(values, theirs).to(x)) @ vectors.T.to(x)
+        return f(self._eigen[0].to(x.device), _scalar(other.std**2))
 
     def sqrt(self, w: Tensor) -> Tensor:
         return self.joint(w, White(), lambda own, _: own.sqrt())
@@ -285,3 +316,7 @@ class MaternKernel:
         r = math.sqrt(2 * self.nu) * gap / self.length
         polynomial = {0.5: 1 + 0 * r, 1.5: 1 + r, 2.5: 1 + r + r**2 / 3}[self.nu]
         return self.std**2 * polynomial * torch.exp(-r)
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sciddm.covariance import Covariance
+from sciddm.covariance import Covariance, Function, White
 from sciddm.errors import InputError
 from sciddm.process import Process
 from sciddm.random import Streams
@@ -73,6 +73,7 @@ def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
 
     The result has the shape of ``at`` followed by the shape of one value.
     """
+    knots, values = knots.to(at.device), values.to(at.device)
     right = torch.searchsorted(knots, at.contiguous()).clamp(1, len(knots) - 1)
     share = ((at - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
     share = share.reshape((*at.shape, *[1] * (values.ndim - 1)))
@@ -100,9 +101,12 @@ class Gaussian(Denoiser, Moments):
         return mean + self.prior.joint(gap, self.process.noise, lambda p, c: _gain(p, c, kappa))
 
     def covariance(self, t: Tensor) -> LinearMap:
-        kappa = self.process.kappa(t)
-        noise = self.process.noise
-        return lambda g: self.prior.joint(g, noise, lambda p, c: kappa**2 * c * _gain(p, c, kappa))
+        noise, variance = self.process.noise, self._variance(t)
+        return lambda g: self.prior.joint(g, noise, variance)
+
+    def mean_variance(self, t: Tensor, like: Tensor) -> Tensor:
+        """Variance of X given x_t, averaged over the values of a field ``like``: a scalar."""
+        return self.prior.average(like, self.process.noise, self._variance(t))
 
     def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x_s on the probability flow through x_t, exactly: each eigendirection is rescaled by
@@ -122,23 +126,19 @@ class Gaussian(Denoiser, Moments):
         return self.mean.to(like) + self.prior.sample(like, rng)
 
     def expected_error(self, like: Tensor, levels: int = 33) -> tuple[Tensor, Tensor]:
-        """(log kappa, log s.d.) of the error per grid value, each (levels,), float64, kappa rising.
-
-        The trace of the covariance is probed by 16 white fields of a fixed seed (Hutchinson).
-        """
+        """(log kappa, log s.d. of the error per grid value), each (levels,), float64, rising."""
         times = self.process.times(levels).flip(0)
-        shape = (16, *like.shape[1:])
-        probe = Streams.of(0, 16).at("probe").normal(torch.zeros(shape, dtype=torch.float64))
-        variances = torch.stack([(probe * self.covariance(t)(probe)).mean() for t in times])
+        variances = torch.stack([self.mean_variance(t, like) for t in times])
         return self.process.kappa(times).log(), 0.5 * variances.clamp_min(1e-30).log()
 
+    def _variance(self, t: Tensor) -> Function:
+        kappa = self.process.kappa(t)
+        _one_a_row(kappa, 1)
+        return lambda p, c: kappa**2 * c * _gain(p, c, kappa)
+
     def _level(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        if t.numel() not in (1, x.shape[0]):
-            raise InputError(
-                f"Got times of shape {tuple(t.shape)}; the Gaussian denoiser is diagonal only "
-                "under one time for every row of the batch."
-            )
         alpha, _, sigma = self.process.coefficients(t)
+        _one_a_row(alpha, len(x))
         return alpha, sigma / alpha
 
 
@@ -152,14 +152,19 @@ class Mixture(Denoiser):
     """
 
     def __init__(self, means: Tensor, weights: Tensor, std: float, process: Process) -> None:
+        noise = process.noise
+        if not isinstance(noise, White):
+            raise InputError(f"Got {type(noise).__name__} noise for a mixture; expected White.")
         nn.Module.__init__(self)
+        self._noise = noise.std
         self.means, self.weights, self.std, self.process = means, weights, std, process
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         alpha, _, sigma = self.process.coefficients(t)
+        _one_a_row(alpha, len(x_t))
         u = (x_t.double() / alpha).flatten(1)
         means = self.means.double().flatten(1)
-        noise2 = ((sigma / alpha) ** 2).reshape(-1, 1)
+        noise2 = ((self._noise * sigma / alpha) ** 2).reshape(-1, 1)
         total = self.std**2 + noise2
         log_weight = self.weights.double().log() - torch.cdist(u, means) ** 2 / (2 * total)
         centre = torch.softmax(log_weight, dim=1) @ means
@@ -181,13 +186,14 @@ class Preconditioned(Denoiser):
         without and K = 2 C with a base.
     process : any process; only kappa and the noise matter, so a network trained under one process
         can be drawn under another with the same noise.
-    base : a `Gaussian` fitted to the data, or None.
+    base : a `Gaussian` fitted to the data, or None; its law is taken, under this process.
     """
 
     def __init__(self, backbone: nn.Module, process: Process, base: Gaussian | None = None) -> None:
         nn.Module.__init__(self)
         self.backbone, self.process = backbone, process
-        self.base = base
+        self.base = None if base is None else Gaussian(base.mean, base.prior, process)
+        # by grid: the same weights on another grid have another scale
         self._scales: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -239,6 +245,15 @@ def denoising_loss(
         return gap.square().flatten(1).mean(1)
     weight = measure.expand_as(gap)
     return (weight * gap.square()).flatten(1).sum(1) / weight.flatten(1).sum(1)
+
+
+def _one_a_row(level: Tensor, rows: int) -> None:
+    """Refuse noise levels that differ within a row, whoever set them: the times or the process."""
+    if level.numel() not in (1, rows) or (level.numel() > 1 and level.shape[0] != rows):
+        raise InputError(
+            f"Got noise levels of shape {tuple(level.shape)} for a batch of {rows}; a closed form "
+            "needs one level for every row, no clock per frame or cell."
+        )
 
 
 def _gain(prior: Tensor, noise: Tensor, kappa: Tensor) -> Tensor:

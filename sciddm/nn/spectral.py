@@ -241,6 +241,7 @@ def coordinates(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is cached under inference must stay usable by autograd
 def waves(n: int, modes: int, half: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """cos and sin (m, n) / n of the lowest frequencies: 0..modes-1, or both signs unless half."""
     k = torch.arange(0 if half else 1 - modes, modes, dtype=torch.float64)
