@@ -26,10 +26,16 @@ from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments, inte
 from sciddm.process import Process
 from sciddm.random import Streams
 
+TINY = 1e-30
+"""Variance below which a direction counts as known; its logarithm is finite."""
+
 
 @dataclass(frozen=True, eq=False)
 class Calibrated(Moments):
-    """Cov[X | x_t] = U E(kappa) U^T + diag(rest(kappa)), measured.
+    """Cov[X | x_t] = U E(kappa) U^T + P diag(rest(kappa)) P with P = I - U U^T, measured.
+
+    Between the measured levels the s.d. of every mode and of the rest are interpolated in log, the
+    correlations linearly: at low noise all variances go as kappa^2, a factor of ten a level.
 
     Parameters
     ----------
@@ -45,16 +51,21 @@ class Calibrated(Moments):
     rest: Tensor
 
     def covariance(self, t: Tensor) -> LinearMap:
-        at = self.process.kappa(t).log()
-        inside = interpolate(at, self.log_kappa.double(), self.inside)
-        rest = interpolate(at, self.log_kappa.double(), self.rest)
+        at, knots = self.process.kappa(t).log(), self.log_kappa.double()
+        std = self.inside.double().diagonal(dim1=1, dim2=2).clamp_min(TINY).sqrt()
+        likeness = self.inside.double() / (std[:, :, None] * std[:, None, :])
+        now = interpolate(at, knots, std.log()).exp()
+        inside = now[:, None] * interpolate(at, knots, likeness) * now
+        rest = interpolate(at, knots, self.rest.double().clamp_min(TINY).log()).exp()
         flat = self.modes.flatten(1)
 
         def apply(g: Tensor) -> Tensor:
             modes = flat.to(g)
-            spread = (g.flatten(1) @ modes.T) @ inside.to(g) @ modes
-            white = rest.to(g).view(1, -1, *[1] * (g.ndim - 2))
-            return spread.view_as(g) + white * g
+            share = g.flatten(1) @ modes.T
+            outside = g - (share @ modes).view_as(g)
+            outside = (outside * rest.to(g).view(1, -1, *[1] * (g.ndim - 2))).flatten(1)
+            share = share @ inside.to(g) - outside @ modes.T
+            return (outside + share @ modes).view_as(g)
 
         return apply
 
@@ -87,12 +98,11 @@ def errors(
             clean = x[start : start + batch]
             rng = Streams.of(0, range(start, start + len(clean))).at("calibrate", level)
             rows = Context(
-                fields=context.fields,
-                scalars=None
-                if context.scalars is None
-                else context.scalars[start : start + len(clean)],
+                anchor=_rows(context.anchor, start, len(clean)),
+                fields=_rows(context.fields, start, len(clean)),
+                scalars=_rows(context.scalars, start, len(clean)),
             )
-            x_t, _ = denoiser.process.forward(clean, t, None, rng)
+            x_t, _ = denoiser.process.forward(clean, t, rows.anchor, rng)
             with torch.no_grad():
                 parts.append(
                     denoiser(x_t, t.expand(len(clean)).view(-1, *[1] * (x.ndim - 1)), rows) - clean
@@ -105,7 +115,7 @@ def calibrate(
     x: Tensor,
     modes: Tensor,
     context: Context,
-    levels: int = 12,
+    levels: int = 20,
     shrinkage: float = 0.1,
     kappa_max: float | None = None,
     kappa_min: float | None = None,
@@ -120,13 +130,15 @@ def calibrate(
     """
     times = denoiser.process.times(levels, kappa_max, kappa_min).flip(0)
     flat = modes.flatten(1)
+    # directions of each channel that the modes leave free
+    free = (modes[0, 0].numel() - modes.square().flatten(2).sum((0, 2))).clamp_min(1)
     inside, rest = [], []
     for gap in errors(denoiser, x, times, context):
         coefficient = gap.flatten(1) @ flat.T
         full = coefficient.T @ coefficient / len(gap)
         inside.append((1 - shrinkage) * full + shrinkage * torch.diag(full.diagonal()))
         outside = gap - (coefficient @ flat).view_as(gap)
-        rest.append(outside.square().mean(0).flatten(1).mean(1))
+        rest.append(outside.square().mean(0).flatten(1).sum(1) / free)
     log_kappa = denoiser.process.kappa(times).log()
     return Calibrated(denoiser.process, modes, log_kappa, torch.stack(inside), torch.stack(rest))
 
@@ -138,8 +150,10 @@ def scale(
     times = base.process.times(levels).flip(0)
     factor = []
     for t, gap in zip(times, errors(denoiser, x, times, context), strict=True):
-        shape = torch.zeros((16, *x.shape[1:]), dtype=torch.float64)
-        probe = Streams.of(0, 16).at("probe").normal(shape)
-        expected = (probe * base.covariance(t)(probe)).mean()
-        factor.append(gap.double().square().mean() / expected)
+        factor.append(gap.double().square().mean() / base.mean_variance(t, x))
     return Scaled(base, base.process.kappa(times).log(), torch.stack(factor))
+
+
+def _rows(value: Tensor | None, start: int, count: int) -> Tensor | None:
+    """The rows of a batch; one row alone stands for all."""
+    return value if value is None or len(value) == 1 else value[start : start + count]
