@@ -77,7 +77,7 @@ def points(channel: Sequence[int], position: Tensor, grid: Sequence[int]) -> Poi
     """
     position = position.double()
     top = torch.tensor([size - 1 for size in grid], dtype=torch.float64)
-    outside = ((position < -1e-6) | (position > top + 1e-6)).any(1)
+    outside = ~((position >= -1e-6) & (position <= top + 1e-6)).all(1)  # NaN is nowhere
     if bool(outside.any()):
         first = int(outside.nonzero()[0])
         raise InputError(
