@@ -39,10 +39,11 @@ class DPS(Denoiser):
         self.observation, self.zeta = observation, zeta
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        alpha, _, sigma = (c.to(x_t) for c in self.process.coefficients(t))
+        _, _, sigma = (c.to(x_t) for c in self.process.coefficients(t))
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             x_hat = self.prior(x_t, t, context)
             length = self.observation.residual(x_hat).square().sum(1).sqrt()
             (pull,) = torch.autograd.grad(length.sum(), x_t)
-        return (x_hat - self.zeta * sigma / alpha * self.process.noise(pull)).detach()
+        # sigma d/dx_t = kappa d/du: the same pull under every process
+        return (x_hat - self.zeta * sigma * self.process.noise(pull)).detach()
