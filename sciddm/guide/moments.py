@@ -45,10 +45,12 @@ class Gain:
         key = float(t)
         if key not in self._known:
             if self._rows is None:
-                self._rows = self.observation.operator.rows(torch.zeros_like(like[:1]))
+                # in float64: smooth operators and small errors make the system ill-conditioned
+                rows = self.observation.operator.rows(torch.zeros_like(like[:1]))
+                self._rows = rows.double()
             gain = kalman_gain(
                 self.moments.covariance(t.reshape(())), self._rows, self.observation.covariance
-            )
+            ).to(like)
             if (len(self._known) + 1) * gain.nbytes > self.memory:
                 return gain
             self._known[key] = gain
@@ -128,15 +130,15 @@ def linear_posterior(
 
     ``like`` (1, C, *grid) gives shape and type.
     """
-    rows = observation.operator.rows(torch.zeros_like(like[:1]))
+    rows = observation.operator.rows(torch.zeros_like(like[:1])).double()
     transposed = kalman_gain(prior.prior, rows, observation.covariance)
 
     def gain(gap: Tensor) -> Tensor:
-        return (gap.to(rows) @ transposed.flatten(1)).view(len(gap), *rows.shape[1:])
+        return (gap.to(rows) @ transposed.flatten(1)).view(len(gap), *rows.shape[1:]).to(like)
 
     centre = prior.mean.to(like).expand_as(like[:1])
     mean = centre + gain(observation.residual(centre))
-    explained = (prior.prior(rows).double() * transposed.double()).sum(0)
+    explained = (prior.prior(rows) * transposed).sum(0)
     return mean, gain, (marginal(prior, like) - explained).clamp_min(0)
 
 
