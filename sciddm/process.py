@@ -191,14 +191,15 @@ class Flow(Process):
 
 @dataclass(frozen=True, eq=False)
 class Clocked(Process):
-    """A clock per frame or cell: local time = clip(t (1 + span) - span delay, 0, 1).
+    """A clock per frame or cell: local time = clip(t (1 + span) - span (1 - delay), 0, 1).
 
     Parameters
     ----------
     base : the process that each cell follows on its own clock.
     delay : in [0, 1], broadcasts against x; cells with a larger delay become clean later when
-        time runs down from 1 to 0 (their own time is behind the global one by ``span * delay``).
-    span : how far the clocks are spread, in units of the base's own duration.
+        time runs down from 1 to 0. Delay 0 is clean at t = span / (1 + span), delay 1 starts to
+        move at t = 1 / (1 + span).
+    span : how far the clocks are spread, in units of the base's own duration; 0 is the base.
     """
 
     base: Process
