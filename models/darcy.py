@@ -27,7 +27,7 @@ from sciddm import fit, nn
 from sciddm.calibrate import Calibrated
 from sciddm.data import split
 from sciddm.data.codec import Normaliser
-from sciddm.denoise import Gaussian, Preconditioned
+from sciddm.denoise import Preconditioned
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Diffusion
 from sciddm.train import encoded
@@ -39,22 +39,19 @@ def build(
     modes: int = 16,
     width: int = 32,
     blocks: int = 4,
-    eofs: int = 256,
+    eofs: tuple[int, int] = (160, 96),
     steps: int = 50,
-    base: bool = False,
 ) -> sciddm.Model:
     """An untrained model; its covariance is measured once the network is trained."""
     names = ("coefficient", "solution")
     train = split.select(ds, "train")
     codec = Normaliser.fit(train, names, "sample")
-    law = fit.eof(encoded(train, codec, "sample", limit=4096), eofs)
+    eof = fit.by_channel(encoded(train, codec, "sample", limit=4096), eofs)
     process = VE(clock=LogLinear(0.002, 500.0))
-    prior = Gaussian(torch.zeros(()), law, process)
     torch.manual_seed(0)
-    inputs = 4 if base else 2
-    backbone = nn.SpectralOperator(inputs, 2, (modes, modes), width, blocks, kernel=3)
-    denoiser = Preconditioned(backbone, process, prior if base else None)
-    blank = torch.zeros(1, len(law.variances), len(law.variances))
-    moments = Calibrated(process, law.modes, torch.zeros(1), blank, torch.zeros(1, 2))
+    backbone = nn.SpectralOperator(2, 2, (modes, modes), width, blocks, kernel=3)
+    denoiser = Preconditioned(backbone, process)
+    blank = torch.zeros(1, len(eof), len(eof))
+    moments = Calibrated(process, eof.half(), torch.zeros(1), blank, torch.zeros(1, 2))
     task = sciddm.Task(sciddm.View(names))
     return sciddm.Model(task, codec, Diffusion(denoiser, steps=steps), moments=moments)

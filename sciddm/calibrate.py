@@ -129,18 +129,20 @@ def calibrate(
         diagonal here, since the modes nearly diagonalise the error).
     """
     times = denoiser.process.times(levels, kappa_max, kappa_min).flip(0)
-    flat = modes.flatten(1)
+    flat = modes.flatten(1).to(x)
     # directions of each channel that the modes leave free
-    free = (modes[0, 0].numel() - modes.square().flatten(2).sum((0, 2))).clamp_min(1)
+    free = (modes[0, 0].numel() - modes.to(x).square().flatten(2).sum((0, 2))).clamp_min(1)
     inside, rest = [], []
-    for gap in errors(denoiser, x, times, context):
+    kappa = denoiser.process.kappa(times)
+    unit = torch.sqrt(kappa**2 / (1 + kappa**2))
+    for error, scale_out in zip(errors(denoiser, x, times, context), unit, strict=True):
+        gap = error / scale_out.to(error)
         coefficient = gap.flatten(1) @ flat.T
         full = coefficient.T @ coefficient / len(gap)
         inside.append((1 - shrinkage) * full + shrinkage * torch.diag(full.diagonal()))
         outside = gap - (coefficient @ flat).view_as(gap)
         rest.append(outside.square().mean(0).flatten(1).sum(1) / free)
-    log_kappa = denoiser.process.kappa(times).log()
-    return Calibrated(denoiser.process, modes, log_kappa, torch.stack(inside), torch.stack(rest))
+    return Calibrated(denoiser.process, modes, kappa.log(), torch.stack(inside), torch.stack(rest))
 
 
 def scale(

@@ -46,6 +46,20 @@ def eof(x: Tensor, modes: int, shrinkage: float = 0.0) -> LowRank:
     return LowRank(directions.reshape(shape).float(), values.float() + 0.0, floor)
 
 
+def by_channel(x: Tensor, modes: tuple[int, ...]) -> Tensor:
+    """Orthonormal EOFs of each channel of ``x`` (N, C, *grid) alone: (sum of modes, C, *grid).
+
+    A basis for joint statistics of channels of very different smoothness.
+    """
+    parts = []
+    for channel, count in enumerate(modes):
+        own = eof(x[:, channel : channel + 1], count).modes
+        full = torch.zeros(len(own), *x.shape[1:])
+        full[:, channel] = own[:, 0]
+        parts.append(full)
+    return torch.cat(parts)
+
+
 def localised(
     x: Tensor,
     distance: Tensor,
