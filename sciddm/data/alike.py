@@ -1,4 +1,4 @@
-"""A user's data in the layout of the data a model was trained on: never guessed, never joined.
+"""Data in the layout of other data, such as a model was trained on: never guessed, never joined.
 
 ``match`` lines up names, dims and units; ``on_grid`` goes on to the very grid points. They are
 apart because a model that runs at any resolution needs the first only.
@@ -14,7 +14,7 @@ from sciddm.data import checks
 from sciddm.data.names import find, same_units
 from sciddm.errors import InputError, nearest
 
-NEAR = 0.05
+NEAR = 0.01
 """Coordinates that differ by less than this part of a step are one grid, rounded differently."""
 
 WORDS = ("time", "init", "member", "lead", "level", "latitude", "longitude", "y", "x")
@@ -34,7 +34,7 @@ def match(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
     for name in template.data_vars:
         if name not in ds.data_vars:
             hint = nearest(str(name), map(str, ds.data_vars))
-            raise InputError(f"No variable {name!r}, which the model needs.{hint}")
+            raise InputError(f"No variable {name!r}; expected it.{hint}")
     out = ds[list(template.data_vars)]
     for dim in map(str, template.dims):
         if dim in out.dims:
@@ -54,8 +54,8 @@ def match(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
         extra = [str(d) for d in out[name].dims if d not in like.dims]
         if extra:
             raise InputError(
-                f"{name!r} has a dim {extra[0]!r} (size {out.sizes[extra[0]]}) that the model does "
-                f"not know; expected dims {like.dims}: select one with ds.isel({extra[0]}=0)."
+                f"{name!r} has a dim {extra[0]!r} (size {out.sizes[extra[0]]}) too many; expected "
+                f"dims {like.dims}: select one with ds.isel({extra[0]}=0)."
             )
         out[name] = out[name].transpose(*(d for d in like.dims if d in out[name].dims))
         _check_units(str(name), out[name], like)
@@ -65,11 +65,11 @@ def match(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
 def _check_units(name: str, da: xr.DataArray, like: xr.DataArray) -> None:
     got, wanted = str(da.attrs.get("units", "")), str(like.attrs.get("units", ""))
     if not got and wanted:
-        checks.warn(f"{name!r} has no units; the model was trained in {wanted!r}.")
+        checks.warn(f"{name!r} has no units; expected {wanted!r}, taken to be so.")
     elif got and wanted and not same_units(got, wanted):
         raise InputError(
-            f"{name!r} is in {got!r}; the model was trained in {wanted!r}: convert it, and set "
-            f"attrs['units'] = {wanted!r}."
+            f"{name!r} is in {got!r}; expected {wanted!r}: convert it, and set attrs['units'] = "
+            f"{wanted!r}."
         )
 
 
@@ -97,8 +97,8 @@ def on_grid(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
         got = out[dim].values
         if got.size != wanted.size:
             raise InputError(
-                f"{dim!r} has {got.size} points; the model was trained on {wanted.size}: "
-                f"interpolate with ds.interp({dim}=...)."
+                f"{dim!r} has {got.size} points; expected {wanted.size}: interpolate "
+                f"with ds.interp({dim}=...)."
             )
         if got.size > 1 and (got[-1] - got[0]) * (wanted[-1] - wanted[0]) < 0:
             out = out.isel({dim: slice(None, None, -1)})
@@ -107,8 +107,8 @@ def on_grid(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
     for dim in map(str, template.dims):
         if dim != lead and dim in out.dims and out.sizes[dim] != template.sizes[dim]:
             raise InputError(
-                f"{dim!r} has {out.sizes[dim]} points; the model was trained on "
-                f"{template.sizes[dim]}: interpolate to that grid."
+                f"{dim!r} has {out.sizes[dim]} points; expected {template.sizes[dim]}: "
+                "interpolate to that grid."
             )
     return out
 
@@ -132,8 +132,8 @@ def _check_points(dim: str, got: npt.NDArray[np.float64], wanted: npt.NDArray[np
     if off.max() > NEAR:
         first = int(np.argmax(off > NEAR))
         raise InputError(
-            f"{dim!r} differs from the model's grid, first at index {first}: {got[first]:g} where "
-            f"{wanted[first]:g} is expected; interpolate with ds.interp({dim}=...)."
+            f"{dim!r} is another grid, first at index {first}: got {got[first]:g}, expected "
+            f"{wanted[first]:g}; interpolate with ds.interp({dim}=...)."
         )
     if off.max() > 1e-4:
-        checks.warn(f"{dim!r} differs from the model's grid by {off.max():.1e} of a step.")
+        checks.warn(f"{dim!r} differs from the grid expected by {off.max():.1e} of a step.")

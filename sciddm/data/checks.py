@@ -24,14 +24,14 @@ from sciddm.errors import InputError
 BLOCK_BYTES = 1 << 26
 """Bytes of one block that is read at a time while checking."""
 
-SENTINELS = (-9999.0, -999.0, -99.0, -99.9, 9999.0, 99999.0, 1e15, 1e20, 1e30, 1e35, 1e36)
-"""Values that stand for "missing" in so many files that a repeat at an extreme is suspicious."""
+FILL = 9.969209968386869e36
+"""The default fill of the NetCDF library."""
+
+SENTINELS = (-9999.0, -999.0, -99.0, -99.9, 9999.0, 99999.0, 1e15, 1e20, 1e30, 1e35, 1e36, FILL)
+"""Values that stand for "missing" in so many files that one at an extreme is suspicious."""
 
 FAR = 10.0
 """An extreme further from all else than this many times the range of all else is no measurement."""
-
-FILL = 9.9692099e36
-"""The default fill of the NetCDF library: never a measurement."""
 
 
 class DataWarning(UserWarning):
@@ -189,13 +189,13 @@ def check_scan(
     """
     if found.missing > max_missing or not found.count:
         raise InputError(
-            f"{da.name!r} is {100 * found.missing:.2g} % missing (NaN); expected at most "
+            f"{da.name!r} is {100 * found.missing:.3g} % missing (NaN); expected at most "
             f"{max_missing:.0%}: choose another variable, or raise max_missing."
         )
     if found.changed >= 0 and not gappy:
         where = name_index(da[(slice(None),) + (0,) * (da.ndim - 1)], [found.changed])
         raise InputError(
-            f"{da.name!r} has gaps (NaN) that change: {100 * found.missing:.2g} % of all values, "
+            f"{da.name!r} has gaps (NaN) that change: {100 * found.missing:.3g} % of all values, "
             f"first at {where}; expected none, or the same cells always: fill them, or declare "
             f"missing=({da.name!r},)."
         )
@@ -220,10 +220,10 @@ def _check_extreme(
     span = abs(far - near)
     gap = abs(value - near)
     known = any(np.float32(value) == np.float32(s) for s in SENTINELS) and gap > span / FAR
-    if not (known or 0 < FAR * span < gap or abs(value) >= FILL):
+    if not (known or 0 < FAR * span < gap):
         return
     share = n / found.count
-    if share < 1e-3 and n < 3 and not known:
+    if n < 3 and not known:
         warn(f"{da.name!r} has an outlier {value:g} ({n} times); all else is within {span:.3g}.")
         return
     message = (
@@ -368,7 +368,7 @@ def check_time(coord: xr.DataArray) -> tuple[int, ...]:
             f"{name!r} holds {values[first]} twice ({int((step == 0).sum())} repeats in all); "
             f"expected distinct times: ds.drop_duplicates({name!r}), once you know which to keep."
         )
-    usual = float(np.median(step))
+    usual = float(np.sort(step)[(step.size - 1) // 2])
     long = step > 1.5 * usual
     if (step < 0.5 * usual).any() or long.mean() > 0.1:
         odd = (step < 0.5 * usual) if (step < 0.5 * usual).any() else long

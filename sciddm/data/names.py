@@ -75,7 +75,7 @@ def is_date(da: xr.DataArray) -> bool:
     return da.dtype.kind == "M"
 
 
-def _rank(obj: xr.Dataset | xr.DataArray, name: Hashable, word: str) -> tuple[int, int] | None:
+def rank(obj: xr.Dataset | xr.DataArray, name: Hashable, word: str) -> tuple[int, int] | None:
     """How surely ``name`` is ``word``: (0 standard name .. 3 usual name, 0 dim .. 2 scalar)."""
     concept = _CONCEPTS[word]
     usual = str(name).lower() in concept.usual
@@ -88,7 +88,8 @@ def _rank(obj: xr.Dataset | xr.DataArray, name: Hashable, word: str) -> tuple[in
         return (0, place) if standard in concept.standard else None
     if str(coord.attrs.get("units", "")).lower() in concept.units:
         return 1, place
-    if word == "time" and (is_date(coord) or " since " in str(coord.attrs.get("units", ""))):
+    dated = is_date(coord) or " since " in str(coord.attrs.get("units", ""))
+    if word == "time" and dated and str(name).lower() not in _CONCEPTS["init"].usual:
         return 1, place
     if concept.axis and coord.attrs.get("axis") == concept.axis:
         return 2, place
@@ -113,7 +114,7 @@ def find(obj: xr.Dataset | xr.DataArray, standard_name: str) -> str | None:
             f"{standard_name!r} is no kind of coordinate.{nearest(standard_name, _CONCEPTS)}"
         )
     names = [*obj.coords, *(d for d in obj.dims if d not in obj.coords)]
-    ranked = {n: r for n in names if (r := _rank(obj, n, standard_name)) is not None}
+    ranked = {n: r for n in names if (r := rank(obj, n, standard_name)) is not None}
     if not ranked:
         return None
     best = min(ranked.values())

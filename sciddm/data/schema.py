@@ -28,7 +28,7 @@ import xarray as xr
 from sciddm.data import checks, manifest, store
 from sciddm.data.alike import match, on_grid
 from sciddm.data.checks import DataWarning, as_float32, warn
-from sciddm.data.names import EAST, NORTH, find, is_date, same_units
+from sciddm.data.names import EAST, NORTH, find, is_date, rank, same_units
 from sciddm.errors import InputError, nearest
 
 __all__ = [
@@ -240,19 +240,18 @@ def _dated(ds: xr.Dataset, lead: str, time_format: str) -> xr.Dataset:
 def _order(ds: xr.Dataset, lead: str) -> tuple[str, ...]:
     """Dims by meaning: samples, starts, members, leads, levels, the unknown, rows, columns."""
     place: dict[str, int] = {lead: 0}
-    for rank, word in ((1, "init"), (2, "member"), (3, "lead"), (4, "level")):
+    for number, word in ((1, "init"), (2, "member"), (3, "lead"), (4, "level")):
         dim = find(ds, word)
         if dim in ds.dims:
-            place.setdefault(str(dim), rank)
-    for rank, words in ((6, ("latitude", "y")), (7, ("longitude", "x"))):
+            place.setdefault(str(dim), number)
+    for number, words in ((6, ("latitude", "y")), (7, ("longitude", "x"))):
         for word in words:
             dim = find(ds, word)
             if dim in ds.dims:
-                place.setdefault(str(dim), rank)
-    times = [
-        str(d) for d in ds.dims
-        if d != lead and d in ds.coords and is_date(ds[d]) and place.get(str(d), 5) == 5
-    ]  # fmt: skip
+                place.setdefault(str(dim), number)
+    # A trajectory has a time axis inside its sample; two time axes side by side have no meaning.
+    unknown = [str(d) for d in ds.dims if str(d) not in place]
+    times = [d for d in unknown if rank(ds, d, "time") and rank(ds, lead, "time")]
     if times:
         raise InputError(
             f"Both {lead!r} and {times[0]!r} are time dims of one variable; expected one: select "

@@ -133,6 +133,19 @@ def region_key(region: Mapping[str, slice]) -> str:
     return ",".join(f"{dim}={region[dim].start}-{region[dim].stop}" for dim in sorted(region))
 
 
+def chunk_of(path: Path | str, dim: str) -> int:
+    """The chunk length along ``dim`` of an unfinished store; regions are multiples of it.
+
+    Raises:
+        InputError: nothing was begun, or no variable has that dim.
+    """
+    streamed = _plan(Path(path))["streamed"].values()
+    lengths = [v["chunks"][v["dims"].index(dim)] for v in streamed if dim in v["dims"]]
+    if not lengths:
+        raise InputError(f"No variable of {path} is put along {dim!r}.")
+    return math.lcm(*lengths)
+
+
 def done(path: Path | str) -> frozenset[str]:
     """The regions that an unfinished store holds for good; empty where nothing was begun."""
     return frozenset(f.stem for f in (_partial(Path(path)) / "done").glob("*.json"))

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sciddm.data import split, store
 from sciddm.errors import InputError
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+
 from sciddm.data import stations, store
 from sciddm.errors import InputError
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+
 from sciddm.data import disk, manifest, store
 from sciddm.errors import InputError, RunError
 
@@ -180,7 +181,7 @@ def test_an_output_that_exists_is_kept(whole: Path) -> None:
 
 
 def test_overwrite_takes_the_name_only_when_complete(whole: Path) -> None:
-    """Reading from the very store that is replaced is safe: it stands until the new one is whole."""
+    """Reading from the store that is replaced is safe: it stands until the new one is whole."""
     before = digests(whole)
     doubled = store.open(whole)
     doubled["b"] = doubled.b * 2

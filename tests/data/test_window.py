@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sciddm.data import split, store, window
 from sciddm.errors import InputError, RunError
 
