@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """What a file of one shelf holds: the function ``verb(first, *, ...)`` and a card with
-    ``headings``, each at the start of a line."""
+    ``headings``, each at the start of a line. The one argument of a pipeline may have any name."""
 
     suffix: str
     verb: str = ""
@@ -64,7 +64,7 @@ SHELVES: Mapping[str, Shelf] = {
             "Do not use for",
         ),
     ),
-    "pipelines": Shelf(".py", verb="main", first="run", headings=("Reads", "Writes", "Costs")),
+    "pipelines": Shelf(".py", verb="main", headings=("Reads", "Writes", "Costs")),
     "configs": Shelf(".toml"),
 }
 
@@ -133,12 +133,13 @@ def faults(path: Path, kind: str) -> list[str]:
     found = [f"the card (module docstring) lacks the heading {h!r}; there are: {shelf.headings}."
              for h in shelf.headings if not re.search(rf"(?m)^{re.escape(h)}", text)]  # fmt: skip
     verbs = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == shelf.verb]
-    wanted = f"{shelf.verb}({shelf.first}, *, ...)"
+    wanted = f"{shelf.verb}({shelf.first}, *, ...)" if shelf.first else f"{shelf.verb}(run)"
     if not verbs:
         return [*found, f"expected a function {wanted}, found none; define it at the top level."]
     arguments = verbs[0].args
     positional = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
-    if positional != [shelf.first] or arguments.vararg or arguments.kwarg:
+    right = positional == [shelf.first] if shelf.first else len(positional) == 1
+    if not right or arguments.vararg or arguments.kwarg:
         found.append(f"got {shelf.verb}({ast.unparse(arguments)}), expected {wanted}.")
     return found
 
