@@ -317,7 +317,9 @@ def decode_times(coord: xr.DataArray, time_format: str) -> xr.DataArray:
                 f"{time_format!r}: correct time_format."
             ) from None
     attrs = {k: v for k, v in coord.attrs.items() if k not in ("units", "calendar")}
-    return coord.copy(data=np.array(stamps)).assign_attrs({**attrs, "standard_name": "time"})
+    out = coord.copy(data=np.array(stamps))
+    out.attrs = {**attrs, "standard_name": "time"}
+    return out
 
 
 def seconds(times: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:

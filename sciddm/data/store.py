@@ -35,6 +35,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from sciddm.data import disk, manifest
+from sciddm.data.names import is_date
 from sciddm.errors import InputError, RunError, nearest
 
 CHUNK_BYTES = 1 << 20
@@ -355,6 +356,11 @@ def _write_arrays(ds: xr.Dataset, store: Path, plan: dict[str, Any]) -> None:
         encoding[name]["chunks"] = tuple(spec["chunks"])
     for name in set(out.variables) - set(plan["streamed"]):
         encoding[str(name)]["chunks"] = out[name].shape
+        if is_date(out[name]):
+            # How dates are counted is the store's choice; what the source said would clash with it.
+            out[name].attrs = {
+                k: v for k, v in out[name].attrs.items() if k not in ("units", "calendar")
+            }
     with warnings.catch_warnings():
         # Text labels have no final zarr v3 type yet; they are read back with this same zarr.
         warnings.filterwarnings("ignore", ".*does not have a Zarr V3 specification.*")
