@@ -112,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
 def _verb(known: Any, name: str, verb: Verb, about: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = known.add_parser(name, help=about, description=about)
     parser.set_defaults(verb=verb)
-    parser.add_argument("--json", action="store_true", help="print figures for machines")
+    if name != "card":  # which is prose
+        parser.add_argument("--json", action="store_true", help="print figures for machines")
     return parser
 
 
