@@ -39,6 +39,10 @@ class Basis(ABC):
     def multiplicity(self, shape: tuple[int, ...]) -> Tensor:
         """How many basis vectors each coefficient stands for, float64; the sum is the grid's."""
 
+    @abstractmethod
+    def cells(self, shape: tuple[int, ...]) -> int:
+        """How many cells of the grid fill the box."""
+
 
 @dataclass(frozen=True)
 class Periodic(Basis):
@@ -66,6 +70,9 @@ class Periodic(Basis):
             count[..., -1] = 1
         return count
 
+    def cells(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape)
+
 
 @dataclass(frozen=True)
 class Cosine(Basis):
@@ -92,6 +99,9 @@ class Cosine(Basis):
     def multiplicity(self, shape: tuple[int, ...]) -> Tensor:
         return torch.ones(shape, dtype=torch.float64)
 
+    def cells(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape)
+
 
 @dataclass(frozen=True)
 class Sine(Basis):
@@ -115,6 +125,9 @@ class Sine(Basis):
 
     def multiplicity(self, shape: tuple[int, ...]) -> Tensor:
         return torch.ones(shape, dtype=torch.float64)
+
+    def cells(self, shape: tuple[int, ...]) -> int:
+        return math.prod(n + 1 for n in shape)
 
 
 def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:

@@ -10,7 +10,7 @@ with ``lambda_k`` the eigenvalues of C and ``c_k`` those of ``other``. The exact
 its covariance, flow and likelihood are each one such function.
 
 `Spectral` is built from a continuous density and the box, never from the number of points: on a
-grid of N points in a box of volume V the eigenvalue is ``density(k) N / V``, so the law of the
+grid of N cells in a box of volume V the eigenvalue is ``density(k) N / V``, so the law of the
 field survives a change of grid.
 
 References
@@ -188,7 +188,7 @@ class Spectral(Covariance):
                 "expected one length for every axis."
             )
         k2 = self.basis.wavenumbers(shape, self.lengths)
-        return self.density(k2, len(shape)) * (math.prod(shape) / math.prod(self.lengths))
+        return self.density(k2, len(shape)) * (self.basis.cells(shape) / math.prod(self.lengths))
 
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
         shape, own, theirs = self._pair(x, other)

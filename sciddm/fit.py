@@ -110,7 +110,7 @@ def spectrum(x: Tensor, basis: Basis, lengths: tuple[float, ...], bins: int = 24
     shape = tuple(x.shape[-len(lengths) :])
     k = basis.wavenumbers(shape, lengths).sqrt()
     power = basis.forward(x.double(), len(lengths)).abs().square().flatten(0, -len(lengths) - 1)
-    cell = torch.tensor(lengths, dtype=torch.float64).prod() / torch.tensor(shape).prod()
+    cell = math.prod(lengths) / basis.cells(shape)
     mean = power.mean(0) * cell
     low, high = k[k > 0].min().log(), k.max().log()
     ring = ((k.clamp_min(1e-300).log() - low) / (high - low) * bins).floor().clamp(-1, bins - 1)
@@ -142,7 +142,7 @@ def power_law(x: Tensor, basis: Basis, lengths: tuple[float, ...]) -> PowerLaw:
     shape = tuple(x.shape[-len(lengths) :])
     k2 = basis.wavenumbers(shape, lengths)
     power = basis.forward(x.double(), len(lengths)).abs().square()
-    cell = torch.tensor(lengths, dtype=torch.float64).prod() / torch.tensor(shape).prod()
+    cell = math.prod(lengths) / basis.cells(shape)
     mean = power.flatten(0, -len(lengths) - 1).mean(0) * cell
     inside = k2 > 0
     k2, mean = k2[inside], mean[inside]
