@@ -27,7 +27,7 @@ def power_spectrum(field: Labelled, dims: Sequence[str], *, periodic: bool = Fal
     """Radially averaged power spectrum over one or more space dims.
 
     Modes are gathered in shells of one width, the smallest step of the wavenumbers. Beyond the
-    smallest Nyquist wavenumber (``attrs["nyquist"]``) shells hold corners only.
+    smallest Nyquist wavenumber (coordinate ``nyquist``) shells hold corners only.
 
     Args:
         field: ``(*others, *dims)``, evenly spaced along ``dims``, no gaps.
@@ -72,7 +72,7 @@ def power_spectrum(field: Labelled, dims: Sequence[str], *, periodic: bool = Fal
         members = f.sizes.get(MEMBER)
         basis = "FFT" if periodic else "DCT-II"
         done = finish(power, f"mean power of a mode in each shell, {basis}", members, units(f, 2))
-        return done.assign_attrs(nyquist=float(min(0.5 / step for step in steps)))
+        return done.assign_coords(nyquist=min(0.5 / step for step in steps))
 
     return each(score, field, field)
 
@@ -109,13 +109,14 @@ def log_spectral_distance(
         ours = power_spectrum(e, axes, periodic=periodic)
         theirs = power_spectrum(t, axes, periodic=periodic)
         others = tuple(d for d in averaged(t, None) if d not in axes) if over is None else over
-        ours, nyquist = ours.mean(MEMBER), ours.attrs["nyquist"]
-        kept = (theirs["wavenumber"] > 0) & (theirs["wavenumber"] <= nyquist * (1 + 1e-9))
+        ours, k = ours.mean(MEMBER), theirs["wavenumber"]
+        kept = (k > 0) & (k <= theirs["nyquist"] * (1 + 1e-9))
         ours = ours.mean(averaged(ours, others)).isel(wavenumber=kept.values)
         theirs = theirs.mean(averaged(theirs, others)).isel(wavenumber=kept.values)
         with np.errstate(divide="ignore", invalid="ignore"):
             decibel = 10 * xr.apply_ufunc(np.log10, ours / theirs)
         distance = (decibel**2).mean("wavenumber", skipna=False) ** 0.5
+        distance = distance.drop_vars("nyquist")
         return finish(distance, "log-spectral distance of mean power", e.sizes[MEMBER], "dB")
 
     return each(score, ens, truth)

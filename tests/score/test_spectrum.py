@@ -51,7 +51,7 @@ def test_a_single_wave_has_all_its_power_at_its_wavenumber(periodic: bool, cycle
     np.testing.assert_allclose(power.wavenumber[at], cycles / 2.0, rtol=1e-12)
     assert float(content.sum() - content[at]) < 1e-20
     assert power.wavenumber.attrs["units"] == "1/km"
-    np.testing.assert_allclose(power.attrs["nyquist"], 8.0)
+    np.testing.assert_allclose(power.nyquist, 8.0)
 
 
 def test_the_mean_stands_at_wavenumber_zero() -> None:
