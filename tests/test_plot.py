@@ -160,6 +160,7 @@ def test_sensors_stand_where_they_were() -> None:
     for sensors, expected in (
         (gridded, [(-10, 55), (-9, 55), (-8, 55)]),
         (stations, [(-3.2, 51.3), (1.1, 56.9)]),
+        (stations.expand_dims(time=[0]), [(-3.2, 51.3), (1.1, 56.9)]),
         (coarse, [(-10, 57), (-10, 54), (-4, 57), (-4, 54)]),
     ):
         fig = plot.recovery(truth, ens, sensors)
@@ -200,6 +201,7 @@ def test_many_ranks_are_grouped_without_losing_counts() -> None:
     assert len(ax.patches) == 20
     area = sum(bar.get_height() * bar.get_width() for bar in ax.patches)
     np.testing.assert_allclose(area, 65)
+    assert {bar.get_width() for bar in ax.patches} == {3.0, 4.0}  # as even as whole ranks allow
     np.testing.assert_allclose([ax.patches[0].get_x(), ax.get_xlim()[1]], [-0.5, 64.5])
 
 
