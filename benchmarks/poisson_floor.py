@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +23,14 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 
 import sciddm as sd
+from sciddm import recipe
 from sciddm.basis import Cosine
-from sciddm.covariance import PowerLaw, Spectral, ZeroMean
-from sciddm.data.codec import Derived, Normaliser
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.guide import DPS, linear_posterior
 from sciddm.model import Model
-from sciddm.pde import Poisson
 from sciddm.pde.grid import laplacian
-from sciddm.process import VE, LogLinear
 from sciddm.random import Streams
 from sciddm.score import coverage, crps
-from sciddm.solve import Diffusion
 from sciddm.train import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,19 +45,6 @@ class Case:
     seen: sd.Observed
     mean: np.ndarray
     std: np.ndarray
-
-
-def exact_model(trained: Model) -> Model:
-    """The trained model with the true prior of the data in the place of its network."""
-    codec = trained.codec
-    if not isinstance(codec, Derived) or not isinstance(codec.inner, Normaliser):
-        raise TypeError("expected the Poisson model")
-    inner = replace(codec.inner, mean=np.zeros_like(codec.inner.mean))
-    scale = 3.0 / float(inner.std[0])
-    prior = Spectral(ZeroMean(PowerLaw(2.0, 3.0, scale)), (1.0, 1.0), Cosine())
-    denoiser = Gaussian(torch.zeros(()), prior, VE(clock=LogLinear(0.01, 1000.0)))
-    sampler = Diffusion(denoiser, steps=20)
-    return replace(trained, codec=replace(codec, inner=inner), sampler=sampler, moments=denoiser)
 
 
 def draw_truth(model: Model, size: int, seed: int) -> xr.Dataset:
@@ -183,7 +166,7 @@ def main() -> None:
     args = arguments(__doc__ or "")
     fields, masks, members = 8, 4, 64
     trained = sd.load(ROOT / "models" / "poisson")
-    exact = exact_model(trained)
+    exact = recipe.load(ROOT / "models" / "poisson.py", "models").exact(trained)
     report = Report("poisson_floor", {"grid": 64, "points": round(SHARE * 4096), "noise": NOISE,
                                       "fields": fields, "masks": masks, "members": members})
     cases = [make_case(exact, f, m) for f in range(fields) for m in range(masks)]

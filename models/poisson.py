@@ -18,13 +18,16 @@ Do not use for
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 import xarray as xr
 
 import sciddm
 from sciddm import fit, nn
 from sciddm.basis import Cosine
-from sciddm.covariance import Spectral, ZeroMean
+from sciddm.covariance import PowerLaw, Spectral, ZeroMean
 from sciddm.data import split
 from sciddm.data.codec import Derived, Normaliser
 from sciddm.denoise import Gaussian, Preconditioned
@@ -57,3 +60,16 @@ def build(
     denoiser = Preconditioned(backbone, process, prior if base else None)
     task = sciddm.Task(sciddm.View(("coefficient", "solution")))
     return sciddm.Model(task, codec, Diffusion(denoiser, steps=steps), moments=prior)
+
+
+def exact(trained: sciddm.Model) -> sciddm.Model:
+    """``trained`` with the true prior of the data set in the place of its network: the floor."""
+    codec = trained.codec
+    if not isinstance(codec, Derived) or not isinstance(codec.inner, Normaliser):
+        raise sciddm.InputError("Got another model; expected one built by this recipe.")
+    # the data set: (k^2 + tau^2)^(-alpha) with tau = 3, alpha = 2, scale tau^(alpha - 1), mean 0
+    inner = replace(codec.inner, mean=np.zeros_like(codec.inner.mean))
+    law = ZeroMean(PowerLaw(2.0, 3.0, 3.0 / float(inner.std[0])))
+    prior = Gaussian(torch.zeros(()), Spectral(law, (1.0, 1.0), Cosine()), trained.sampler.denoiser.process)
+    sampler = Diffusion(prior, steps=20)
+    return replace(trained, codec=replace(codec, inner=inner), sampler=sampler, moments=prior)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +43,13 @@ class Context:
     anchor : (B, C, *grid), the anchor M of the process.
     fields : (B, K, *grid), conditions on the grid.
     scalars : (B, P), parameters.
+    index : (B,), where in the training record each row was; in training only.
     """
 
     anchor: Tensor | None = None
     fields: Tensor | None = None
     scalars: Tensor | None = None
+    index: Tensor | None = None
 
 
 class Denoiser(nn.Module, ABC):
@@ -142,6 +144,40 @@ class Gaussian(Denoiser, Moments):
         return alpha, sigma / alpha
 
 
+class CrossFitted(Denoiser):
+    """A base that never saw the block of the record that it is trained beside.
+
+    A base fitted on the very fields that the network trains on leaks them: the network learns from
+    an error that is too small. In training (the context knows the ``index`` of each row) a row is
+    denoised by the base fitted without its block; in use, by the one fitted on everything.
+
+    Parameters
+    ----------
+    whole : fitted on the whole record. parts : fitted without block 0, 1, ...
+    edges : (len(parts) + 1,) first index of each block, and the end.
+    """
+
+    def __init__(self, whole: Gaussian, parts: Sequence[Gaussian], edges: Sequence[int]) -> None:
+        nn.Module.__init__(self)
+        self.whole, self.process = whole, whole.process
+        self.parts, self.edges = tuple(parts), torch.as_tensor(edges)
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        if context.index is None:
+            out: Tensor = self.whole(x_t, t, context)
+            return out
+        block = torch.searchsorted(self.edges, context.index, right=True) - 1
+        x_hat = torch.empty_like(x_t)
+        for k in block.unique().tolist():
+            rows = block == k
+            x_hat[rows] = self.parts[k](x_t[rows], t[rows] if t.numel() > 1 else t, Context())
+        return x_hat
+
+    def expected_error(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """As of the whole, see `Gaussian.expected_error`."""
+        return self.whole.expected_error(like)
+
+
 class Mixture(Denoiser):
     """The exact denoiser of a mixture of Gaussians that share one isotropic width.
 
@@ -189,7 +225,8 @@ class Preconditioned(Denoiser):
     base : a `Gaussian` fitted to the data, or None; its law is taken, under this process.
     """
 
-    def __init__(self, backbone: nn.Module, process: Process, base: Gaussian | None = None) -> None:
+    def __init__(self, backbone: nn.Module, process: Process, base: Gaussian | CrossFitted | None = None
+    ) -> None:
         nn.Module.__init__(self)
         self.backbone, self.process = backbone, process
         self.base = None if base is None else Gaussian(base.mean, base.prior, process)

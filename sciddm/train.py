@@ -29,7 +29,7 @@ from sciddm.config import Train
 from sciddm.data import split
 from sciddm.data.codec import Codec
 from sciddm.data.window import Batches
-from sciddm.denoise import Context, Moments, Preconditioned, denoising_loss
+from sciddm.denoise import Context, CrossFitted, Moments, Preconditioned, denoising_loss
 from sciddm.errors import InputError, RunError
 from sciddm.model import Model
 from sciddm.random import Streams
@@ -76,6 +76,8 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     trainer.fit(learner, _loader(), ckpt_path=last)
     trained = deepcopy(denoiser)
     trained.load_state_dict(learner.best_weights())
+    if isinstance(trained.base, CrossFitted):
+        trained.base = trained.base.whole
     trained.eval().requires_grad_(False)
     moments = measured(trained, model.moments, held)
     return replace(
@@ -110,15 +112,16 @@ class Source:
         self.codec, self.numbers = codec, numbers
         self._batches: Batches | None = None
 
-    def at(self, step: int, rank: int, world: int) -> Tensor:
-        """The batch (B, C, *grid) of a step on this rank."""
+    def at(self, step: int, rank: int, world: int) -> tuple[Tensor, Context]:
+        """The batch (B, C, *grid) of a step on this rank, and where in the record it was."""
         if self._batches is None:
             names = [n for n in self.codec.variables if n in self.part]
             self._batches = Batches(
                 self.part, names, sample_dim=self.dim, batch=self.numbers.batch,
                 seed=self.numbers.seed, rank=rank, world=world,
             )
-        return self.codec.encode(self._batches.at(step))
+        where = torch.from_numpy(self._batches.index(step))
+        return self.codec.encode(self._batches.at(step)), Context(index=where)
 
 
 class Learner(pl.LightningModule):
@@ -141,11 +144,12 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: Tensor, index: int) -> Tensor | None:
         step = self.global_step
-        x = self.source.at(step, self.global_rank, self.trainer.world_size).to(self.device)
+        x, context = self.source.at(step, self.global_rank, self.trainer.world_size)
+        x = x.to(self.device)
         t = noise_times(self.denoiser, self.numbers, len(x), step).to(self.device)
         t = t.view(-1, *[1] * (x.ndim - 1))
         rng = Streams.of(self.numbers.seed, len(x), case=self.global_rank).at("train", step)
-        loss = denoising_loss(self.denoiser, x, t, Context(), measure=self.measure, rng=rng).mean()
+        loss = denoising_loss(self.denoiser, x, t, context, measure=self.measure, rng=rng).mean()
         if not bool(torch.isfinite(loss)):
             self._faults += 1
             if self._faults > 3:
