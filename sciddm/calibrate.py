@@ -133,16 +133,14 @@ def calibrate(
     # directions of each channel that the modes leave free
     free = (modes[0, 0].numel() - modes.to(x).square().flatten(2).sum((0, 2))).clamp_min(1)
     inside, rest = [], []
-    kappa = denoiser.process.kappa(times)
-    unit = torch.sqrt(kappa**2 / (1 + kappa**2))
-    for error, scale_out in zip(errors(denoiser, x, times, context), unit, strict=True):
-        gap = error / scale_out.to(error)
+    for gap in errors(denoiser, x, times, context):
         coefficient = gap.flatten(1) @ flat.T
         full = coefficient.T @ coefficient / len(gap)
         inside.append((1 - shrinkage) * full + shrinkage * torch.diag(full.diagonal()))
         outside = gap - (coefficient @ flat).view_as(gap)
         rest.append(outside.square().mean(0).flatten(1).sum(1) / free)
-    return Calibrated(denoiser.process, modes, kappa.log(), torch.stack(inside), torch.stack(rest))
+    log_kappa = denoiser.process.kappa(times).log()
+    return Calibrated(denoiser.process, modes, log_kappa, torch.stack(inside), torch.stack(rest))
 
 
 def scale(
