@@ -50,9 +50,7 @@ def read(path: Path) -> dict[str, Any]:
     wanted = {"shape", "chunk", "bytes", "metadata", "digest"}
     arrays = manifest.get("arrays")
     if not isinstance(arrays, dict) or not all(wanted <= set(a) for a in arrays.values()):
-        raise InputError(
-            f"{path / MANIFEST} was changed and lists no arrays; make it again."
-        )
+        raise InputError(f"{path / MANIFEST} was changed and lists no arrays; make it again.")
     return manifest
 
 

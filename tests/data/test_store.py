@@ -83,13 +83,23 @@ def test_byte_order_and_type_survive(tmp_path: Path, dtype: str) -> None:
 def test_the_packing_of_the_source_is_dropped(tmp_path: Path) -> None:
     """A value of 100 in int16 with scale 0.001 comes back as -31.072 if the packing is kept."""
     packed = tmp_path / "packed.nc"
-    ds = xr.Dataset({"a": (("time", "x"), np.array([[0.5, 1.0]]))})
-    ds.to_netcdf(packed, encoding={"a": {"dtype": "i2", "scale_factor": 1e-3, "_FillValue": -1}})
+    ds = xr.Dataset({"a": (("time", "x"), np.array([[0.5, 1.0]]))}, {"depth": ("x", [0.5, 1.0])})
+    packing = {"dtype": "i2", "scale_factor": 1e-3, "_FillValue": -1}
+    ds.to_netcdf(packed, encoding={"a": packing, "depth": packing})
     loaded = xr.open_dataset(packed)
     loaded["a"] = loaded.a.copy(data=[[100.0, 1.0]])
-    assert loaded.a.encoding["scale_factor"] == 1e-3
+    loaded["depth"] = loaded.depth.copy(data=[100.0, 1.0])
+    assert loaded.a.encoding["scale_factor"] == loaded.depth.encoding["scale_factor"] == 1e-3
     back = store.open(store.write(loaded, tmp_path / "s.zarr"))
-    assert back.a.values.tolist() == [[100.0, 1.0]]
+    assert back.a.values.tolist() == [[100.0, 1.0]] and back.depth.values.tolist() == [100.0, 1.0]
+
+
+def test_what_a_source_said_about_counting_dates_is_dropped(tmp_path: Path) -> None:
+    """xarray itself refuses to write dates that still carry a units attribute."""
+    ds = fields()
+    ds.time.attrs.update(units="Month", calendar="none", long_name="when")
+    back = store.open(store.write(ds, tmp_path / "s.zarr"))
+    assert back.time.attrs == {"long_name": "when"} and (back.time.values == ds.time.values).all()
 
 
 def test_every_array_has_a_checksum(whole: Path) -> None:
