@@ -205,6 +205,26 @@ def test_overwrite_takes_the_name_only_when_complete(whole: Path) -> None:
     assert [p.name for p in whole.parent.iterdir()] == [whole.name]
 
 
+def test_a_swap_that_fails_gives_the_old_store_back(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, rename = digests(whole), os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if source.name == "store":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.os, "rename", failing)
+        with pytest.raises(RunError, match="Input/output error"):
+            store.write(fields(seed=1), whole, overwrite=True)
+    assert digests(whole) == before and store.verify(whole) == []
+    # What was written is whole: finishing needs the rename only.
+    store.finalize(whole)
+    assert digests(whole) != before and store.verify(whole) == []
+
+
 def test_overwrite_never_takes_a_folder_that_is_no_store(tmp_path: Path) -> None:
     precious = tmp_path / "home"
     precious.mkdir()
