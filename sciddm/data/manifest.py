@@ -106,6 +106,22 @@ def listing(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def covered(folder: Path, spec: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which cells of an array's chunk grid the done records account for."""
+    grid = tuple(math.ceil(n / c) for n, c in zip(spec["shape"], spec["chunks"], strict=True))
+    cells = np.zeros(grid, bool)
+    for file in folder.glob("*.json"):
+        record = json.loads(file.read_text())
+        if not set(record) <= set(spec["dims"]):
+            continue
+        where = []
+        for dim, chunk in zip(spec["dims"], spec["chunks"], strict=True):
+            lo, hi = record.get(dim, (0, None))
+            where.append(slice(lo // chunk, None if hi is None else math.ceil(hi / chunk)))
+        cells[tuple(where)] = True
+    return cells
+
+
 def digest(folder: Path) -> str:
     """sha256 of the decoded values, chunk by chunk in C order.
 

@@ -167,7 +167,7 @@ def finalize(path: Path | str) -> Path:
         return path
     plan = _plan(path)
     for name, spec in plan["streamed"].items():
-        open_cells = ~_covered(partial / "done", spec)
+        open_cells = ~manifest.covered(partial / "done", spec)
         if open_cells.any():
             at = np.argwhere(open_cells)[0].tolist()
             raise RunError(
@@ -176,6 +176,7 @@ def finalize(path: Path | str) -> Path:
             )
     with disk.one_line(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*[Zz]arr.*(specification|format 3).*")
+        (store / manifest.MANIFEST).unlink(missing_ok=True)
         zarr.consolidate_metadata(store)
         arrays = {
             str(f.parent.name): manifest.entry_of(f.parent)
@@ -420,22 +421,6 @@ def _check_coords(store: Path, ds: xr.Dataset, region: Mapping[str, slice]) -> N
                 f"The coordinate {dim!r} of the region {region_key(region)} is not the store's "
                 "there; expected the same values: select the region from the same Dataset."
             )
-
-
-def _covered(folder: Path, spec: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which cells of an array's chunk grid the done records account for."""
-    grid = tuple(math.ceil(n / c) for n, c in zip(spec["shape"], spec["chunks"], strict=True))
-    cells = np.zeros(grid, bool)
-    for file in folder.glob("*.json"):
-        record = json.loads(file.read_text())
-        if not set(record) <= set(spec["dims"]):
-            continue
-        where = []
-        for dim, chunk in zip(spec["dims"], spec["chunks"], strict=True):
-            lo, hi = record.get(dim, (0, None))
-            where.append(slice(lo // chunk, None if hi is None else math.ceil(hi / chunk)))
-        cells[tuple(where)] = True
-    return cells
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
