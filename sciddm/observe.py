@@ -154,6 +154,13 @@ class Observation:
         diagonal = self.variance.diagonal() if self.variance.ndim == 2 else self.variance
         if not bool((diagonal > 0).all()) or not bool(torch.isfinite(diagonal).all()):
             raise InputError("An observation error is not positive and finite; give one above 0.")
+        if self.variance.ndim == 2:
+            fault = torch.linalg.cholesky_ex(self.variance.double())[1]
+            if int(fault) or not torch.allclose(self.variance, self.variance.T):
+                raise InputError(
+                    "A full error variance is no covariance; expected a symmetric positive "
+                    "definite matrix."
+                )
 
     @property
     def covariance(self) -> Tensor:
