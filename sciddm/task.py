@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import xarray as xr
 
-from sciddm.data.codec import Codec
+from sciddm.data.codec import Codec, Grid
+from sciddm.data.names import find, same_units
 from sciddm.errors import InputError, nearest
 from sciddm.observe import Coarsen, Function, Observation, Operator, points
 
@@ -44,7 +45,8 @@ class Observed:
     values : DataArray named like a variable of the model, or Dataset of several. Either on grid
         dims (NaN is unseen; any subset of coordinates, on the grid or between its points), or along
         one dim of scattered points with the position as coordinates named like the grid's dims. A
-        further dim ``time`` or ``sample`` counts cases.
+        further dim ``time`` or ``sample`` counts cases. Latitudes and longitudes are also found by
+        their CF attributes, and longitudes by whole turns.
     std : error s.d. in the variable's units: a number, one a variable, or an array like the values.
     coarsen : grid points averaged in each value along each dim; the values then lie on the coarse
         grid of whole blocks.
@@ -53,6 +55,21 @@ class Observed:
     values: xr.DataArray | xr.Dataset
     std: float | Mapping[str, float] | xr.Dataset | xr.DataArray
     coarsen: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, xr.DataArray | xr.Dataset):
+            raise InputError(
+                f"Observed values are a {type(self.values).__name__}; expected a DataArray or a "
+                "Dataset with coordinates."
+            )
+        for dim, factor in self.coarsen.items():
+            if factor < 1:
+                raise InputError(f"Got blocks of {factor} along {dim!r}; expected 1 or more.")
+
+    @property
+    def scalars(self) -> dict[str, xr.Variable]:
+        """Coordinates without a dim, such as the one time of all values; draws keep them."""
+        return {str(n): c.variable for n, c in self.values.coords.items() if c.ndim == 0}
 
     def cases(self, codec: Codec) -> Iterator[tuple[int, xr.DataArray | None, Observation]]:
         """(number, label, observation) of every case, lowered to the tensors of ``codec``.
@@ -83,7 +100,7 @@ class Observed:
                 )
             got = str(self._array(name).attrs.get("units", ""))
             want = str(codec.variables[name].get("units", ""))
-            if got and want and got != want:
+            if got and want and not same_units(got, want):
                 raise InputError(
                     f"Observed {name!r} is in {got!r}, the model in {want!r}; convert it first."
                 )
@@ -93,13 +110,21 @@ class Observed:
         return self.values[name] if isinstance(self.values, xr.Dataset) else self.values
 
     def _error(self, name: str, like: xr.DataArray) -> xr.DataArray:
-        std = self.std
-        if isinstance(std, Mapping | xr.Dataset):
+        std: object = self.std
+        if isinstance(std, Mapping):
             if name not in std:
-                raise InputError(f"No error is given for {name!r}.{nearest(name, list(std))}")
+                known = [str(n) for n in std]
+                raise InputError(f"No error is given for {name!r}.{nearest(name, known)}")
             std = std[name]
-        array = std if isinstance(std, xr.DataArray) else xr.full_like(like, float(std), dtype=float)
-        array = array.broadcast_like(like).transpose(*like.dims)
+        if isinstance(std, xr.DataArray):
+            array = _beside(std, like, name)
+        elif isinstance(std, int | float | np.number):
+            array = xr.full_like(like, float(std), dtype=float)
+        else:
+            raise InputError(
+                f"The error of {name!r} is {std!r}; expected a number, one a variable, or an array "
+                "like the values."
+            )
         bad = np.isfinite(like.values) & ~(np.isfinite(array.values) & (array.values > 0))
         if bad.any():
             first = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -110,50 +135,64 @@ class Observed:
         return array
 
     def _lower(self, name: str, codec: Codec) -> _Part:
-        array = self._array(name)
-        case_dims = [d for d in array.dims if d in CASE_DIMS and d not in codec.grid.dims]
+        grid = codec.grid
+        array = _renamed(self._array(name), grid)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"Observed {name!r} holds {array.dtype} values; expected numbers.")
+        case_dims = [d for d in array.dims if d in CASE_DIMS and d not in grid.dims]
         if len(case_dims) > 1:
             raise InputError(f"Observed {name!r} has two case dims {case_dims}; select one.")
         rest = [str(d) for d in array.dims if d not in case_dims]
         array = array.transpose(*case_dims, *rest)
         error = self._error(name, array)
         case = array[case_dims[0]] if case_dims else None
-        values = array.values.astype(np.float64).reshape(len(case) if case_dims else 1, -1)
+        values = array.values.astype(np.float64).reshape(1 if case is None else len(case), -1)
         if np.isinf(values).any():
             raise InputError(f"Observed {name!r} holds an infinite value; remove it.")
         std = error.values.astype(np.float64).reshape(values.shape)
         channel = list(codec.variables).index(name)
-        grid = codec.grid
         if self.coarsen:
-            factor = tuple(int(self.coarsen.get(d, 1)) for d in grid.dims)
-            want = [n // f for n, f in zip(grid.shape, factor, strict=True)]
-            if rest != list(grid.dims) or [array.sizes[d] for d in rest] != want:
-                raise InputError(
-                    f"Block means of {name!r} have sizes {dict(array.sizes)}; expected "
-                    f"{dict(zip(grid.dims, want, strict=True))} for blocks of {factor}."
-                )
-            return _Part(values, std, case, channel, None, factor)
+            factor = self._blocks(array, rest, grid)
+            return _on_land(_Part(values, std, case, channel, None, factor), name, codec)
         if set(rest) <= set(grid.dims) and len(rest) == len(grid.dims):
-            axes = [grid.position(d, array[d].values) for d in rest]
+            axes = [_positions(array, d, grid, name) for d in rest]
             mesh = dict(zip(rest, np.meshgrid(*axes, indexing="ij"), strict=True))
         elif len(rest) == 1:
-            lost = [d for d in grid.dims if d not in array.coords]
-            if lost:
-                raise InputError(
-                    f"Observed points along {rest[0]!r} need a coordinate {lost[0]!r}."
-                    + nearest(lost[0], [str(c) for c in array.coords])
-                )
-            mesh = {d: grid.position(d, np.asarray(array[d].values, float)) for d in grid.dims}
+            mesh = {d: _positions(array, d, grid, name) for d in grid.dims}
         else:
             raise InputError(
                 f"Observed {name!r} has dims {tuple(array.dims)}; expected the grid "
                 f"{grid.dims}, or one dim of points with coordinates {grid.dims}."
             )
-        position = np.stack([np.broadcast_to(mesh[d], mesh[d].shape).ravel() for d in grid.dims], 1)
+        position = np.stack([mesh[d].ravel() for d in grid.dims], 1)
         if not np.isfinite(position).all():
             first = int(np.argwhere(~np.isfinite(position).all(1))[0, 0])
             raise InputError(f"Observed point {first} of {name!r} has no position (NaN); drop it.")
-        return _Part(values, std, case, channel, position, ())
+        return _on_land(_Part(values, std, case, channel, position, ()), name, codec)
+
+    def _blocks(self, array: xr.DataArray, rest: list[str], grid: Grid) -> tuple[int, ...]:
+        """Grid points a block along each dim of the grid, checked against the values."""
+        unknown = [d for d in self.coarsen if d not in grid.dims]
+        if unknown:
+            raise InputError(
+                f"The blocks name a dim {unknown[0]!r}.{nearest(unknown[0], grid.dims)}"
+            )
+        factor = tuple(int(self.coarsen.get(d, 1)) for d in grid.dims)
+        want = [n // f for n, f in zip(grid.shape, factor, strict=True)]
+        if rest != list(grid.dims) or [array.sizes[d] for d in rest] != want:
+            raise InputError(
+                f"Block means of {array.name!r} have sizes {dict(array.sizes)}; expected "
+                f"{dict(zip(grid.dims, want, strict=True))} for blocks of {factor}."
+            )
+        for dim, f, n in zip(grid.dims, factor, want, strict=True):
+            centre = grid.coords[dim][: n * f].reshape(n, f).mean(1)
+            half = 0.5 * f * float(np.abs(np.diff(grid.coords[dim])).max(initial=0.0))
+            if dim in array.coords and (np.abs(array[dim].values - centre) > half).any():
+                raise InputError(
+                    f"Block means of {array.name!r} lie elsewhere along {dim!r} than blocks of {f} "
+                    f"grid points, the first at {centre[0]:g}; sort or interpolate them."
+                )
+        return factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,4 +242,71 @@ def _join(seen: list[_Seen], codec: Codec) -> Observation:
     operators = [s.whitened(codec) for s in seen]
     observe = Function(lambda p: torch.cat([a(p) for a in operators], dim=1))
     y = torch.from_numpy(np.concatenate([s.values / s.std for s in seen]))
-    return Observation(y, observe @ codec.physical, torch.ones((), dtype=torch.float64))
+    fields = codec.physical if codec.mask is None else _filled(codec)
+    return Observation(y, observe @ fields, torch.ones((), dtype=torch.float64))
+
+
+def _filled(codec: Codec) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The physical field with zeros on land, which an interpolation weight of 0 may meet."""
+    return lambda x: torch.nan_to_num(codec.physical(x), 0.0, torch.inf, -torch.inf)
+
+
+def _on_land(part: _Part, name: str, codec: Codec) -> _Part:
+    """``part``, refused where a value that is seen lies on points that the model leaves out."""
+    if codec.mask is None:
+        return part
+    valid = torch.ones(1, len(codec.variables), *codec.grid.shape, dtype=torch.float64)
+    valid[:, : len(codec.mask)] = codec.mask.double()
+    seen = np.flatnonzero(np.isfinite(part.values).any(0))
+    lost = part.operator(seen, codec)(valid)[0].numpy() < 1 - 1e-6
+    if lost.any():
+        raise InputError(
+            f"Observed value {seen[lost][0]} of {name!r} lies on masked points of the model, or "
+            f"needs one; {int(lost.sum())} do. Leave them out."
+        )
+    return part
+
+
+def _beside(std: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataArray:
+    """Errors in the shape of the values ``like``; their coordinates must be the same."""
+    if any(std.sizes[d] != like.sizes.get(d) for d in std.dims):
+        raise InputError(
+            f"The error of {name!r} has sizes {dict(std.sizes)}; expected those of its values, "
+            f"{dict(like.sizes)}, or some of these dims."
+        )
+    if std.dtype.kind not in "fiu":
+        raise InputError(f"The error of {name!r} holds {std.dtype} values; expected numbers.")
+    for dim in std.dims:
+        if dim in std.coords and dim in like.coords and not std[dim].equals(like[dim]):
+            raise InputError(
+                f"The error of {name!r} has other coordinates along {dim!r} than its values; "
+                "bring them into one order with xr.align."
+            )
+    return std.broadcast_like(like).transpose(*like.dims)
+
+
+def _renamed(array: xr.DataArray, grid: Grid) -> xr.DataArray:
+    """Latitude and longitude by the grid's names, whatever they are called."""
+    template = grid.template()
+    for word in ("latitude", "longitude"):
+        ours = find(template, word)
+        theirs = find(array, word) if ours in grid.dims and ours not in array.coords else None
+        if ours is not None and theirs is not None and theirs in array.coords:
+            array = array.rename({theirs: ours})
+    return array
+
+
+def _positions(array: xr.DataArray, dim: str, grid: Grid, name: str) -> np.ndarray:
+    """Fractional grid indices of the values along the grid's ``dim``."""
+    counted = np.array_equal(grid.coords[dim], np.arange(len(grid.coords[dim])))
+    if dim not in array.coords and not (counted and dim in array.dims):
+        raise InputError(
+            f"Observed {name!r} along {tuple(array.dims)} needs a coordinate {dim!r}."
+            + nearest(dim, [str(c) for c in array.coords])
+        )
+    if array[dim].dtype.kind not in "fiu" or array[dim].ndim != 1:
+        raise InputError(
+            f"The coordinate {dim!r} of observed {name!r} holds {array[dim].ndim}-D "
+            f"{array[dim].dtype} values; expected numbers along one dim."
+        )
+    return grid.position(dim, array[dim].values.astype(np.float64))

@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sciddm.data.names import find
 from sciddm.errors import InputError, nearest
 
 
@@ -47,8 +48,15 @@ class Grid:
         return Grid(dims, coords, attrs)
 
     def position(self, dim: str, values: np.ndarray) -> np.ndarray:
-        """Fractional index of coordinate ``values`` along ``dim``; outside is extrapolated."""
+        """Fractional index of coordinate ``values`` along ``dim``; outside is extrapolated.
+
+        Longitudes outside are first moved by whole turns, where that brings them inside.
+        """
         axis = self.coords[dim]
+        if dim == find(self.template(), "longitude"):
+            low, high = axis.min(), axis.max()
+            turned = low + (values - low) % 360
+            values = np.where(((values < low) | (values > high)) & (turned <= high), turned, values)
         index = np.arange(len(axis), dtype=np.float64)
         if len(axis) > 1 and axis[0] > axis[-1]:
             axis, index = axis[::-1], index[::-1]
@@ -67,7 +75,15 @@ class Grid:
             raise InputError(
                 f"The grid has no dimension {unknown[0]!r}.{nearest(unknown[0], self.dims)}"
             )
-        coords = {d: np.linspace(c[0], c[-1], sizes.get(d, len(c))) for d, c in self.coords.items()}
+        small = [d for d, n in sizes.items() if n < 2]
+        if small:
+            raise InputError(
+                f"Got {sizes[small[0]]} points along {small[0]!r}; expected 2 or more."
+            )
+        coords = {
+            d: c if sizes.get(d, len(c)) == len(c) else np.linspace(c[0], c[-1], sizes[d])
+            for d, c in self.coords.items()
+        }
         return replace(self, coords=coords)
 
     def template(self) -> xr.Dataset:
@@ -156,7 +172,8 @@ class Normaliser(Codec):
                 dtype=np.float64
             )
             std = float(np.sqrt(spread))
-            if not std > 0:
+            # the mean of equal numbers is a rounding away from them
+            if not std > 1e-7 * np.nanmax(np.abs(mean)):
                 raise InputError(
                     f"Variable {name!r} is constant ({float(np.nanmean(mean)):g}) in the training "
                     "data; leave it out or check the split."
@@ -204,7 +221,8 @@ class Normaliser(Codec):
         values = x * torch.from_numpy(self._std()).to(x) + torch.from_numpy(self.mean).to(x)
         if self.valid is None:
             return values
-        return torch.where(torch.from_numpy(self.valid), values, torch.full_like(values, torch.nan))
+        valid = torch.from_numpy(self.valid).to(x.device)
+        return torch.where(valid, values, torch.full_like(values, torch.nan))
 
     def at(self, grid: Grid) -> Normaliser:
         same = grid.shape == self.grid.shape
