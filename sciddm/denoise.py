@@ -133,6 +133,10 @@ class Gaussian(Denoiser, Moments):
         variances = torch.stack([self.mean_variance(t, like) for t in times])
         return self.process.kappa(times).log(), 0.5 * variances.clamp_min(1e-30).log()
 
+    def under(self, process: Process) -> Gaussian:
+        """The same law, seen through another process."""
+        return Gaussian(self.mean, self.prior, process)
+
     def _variance(self, t: Tensor) -> Function:
         kappa = self.process.kappa(t)
         _one_a_row(kappa, 1)
@@ -157,7 +161,9 @@ class CrossFitted(Denoiser):
     edges : (len(parts) + 1,) first index of each block, and the end.
     """
 
-    def __init__(self, whole: Gaussian, parts: Sequence[Gaussian], edges: Sequence[int]) -> None:
+    def __init__(
+        self, whole: Gaussian, parts: Sequence[Gaussian], edges: Sequence[int] | Tensor
+    ) -> None:
         nn.Module.__init__(self)
         self.whole, self.process = whole, whole.process
         self.parts, self.edges = tuple(parts), torch.as_tensor(edges)
@@ -172,6 +178,12 @@ class CrossFitted(Denoiser):
             rows = block == k
             x_hat[rows] = self.parts[k](x_t[rows], t[rows] if t.numel() > 1 else t, Context())
         return x_hat
+
+    def under(self, process: Process) -> CrossFitted:
+        """The same laws, seen through another process."""
+        return CrossFitted(
+            self.whole.under(process), [p.under(process) for p in self.parts], self.edges
+        )
 
     def expected_error(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """As of the whole, see `Gaussian.expected_error`."""
@@ -225,11 +237,12 @@ class Preconditioned(Denoiser):
     base : a `Gaussian` fitted to the data, or None; its law is taken, under this process.
     """
 
-    def __init__(self, backbone: nn.Module, process: Process, base: Gaussian | CrossFitted | None = None
+    def __init__(
+        self, backbone: nn.Module, process: Process, base: Gaussian | CrossFitted | None = None
     ) -> None:
         nn.Module.__init__(self)
         self.backbone, self.process = backbone, process
-        self.base = None if base is None else Gaussian(base.mean, base.prior, process)
+        self.base = None if base is None else base.under(process)
         # by grid: the same weights on another grid have another scale
         self._scales: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 

@@ -14,6 +14,7 @@ from sciddm.basis import Cosine, Periodic
 from sciddm.covariance import Covariance, LowRank, Matern, MaternKernel, Points, Spectral, White
 from sciddm.denoise import (
     Context,
+    CrossFitted,
     Gaussian,
     Mixture,
     Preconditioned,
@@ -343,3 +344,32 @@ def test_a_gaussian_draws_its_own_law() -> None:
 def test_processes_are_values() -> None:
     process: Process = VP(clock=CLOCK)
     assert process == VP(clock=LogLinear(0.02, 50.0)) and process != VP()
+
+
+def test_a_cross_fitted_base_never_sees_its_own_block() -> None:
+    """In training each row has the base fitted without its block; in use, that of the whole."""
+    process = VP(clock=CLOCK)
+    whole, *parts = (
+        Gaussian(mean_field() * s, smooth(1.5, length), process)
+        for s, length in ((1.0, 0.3), (2.0, 0.2), (3.0, 0.4), (4.0, 0.1))
+    )
+    crossed = CrossFitted(whole, parts, (0, 5, 7, 20))
+    x_t = torch.randn(5, 1, N, generator=torch.manual_seed(0), dtype=DOUBLE)
+    t = torch.linspace(0.2, 0.9, 5, dtype=DOUBLE).view(5, 1, 1)
+    index = torch.tensor([19, 0, 6, 4, 5])
+    found = crossed(x_t, t, Context(index=index))
+    for row, block in enumerate((2, 0, 1, 0, 1)):
+        alone = parts[block](x_t[row : row + 1], t[row : row + 1], Context())
+        assert torch.allclose(found[row : row + 1], alone)
+    assert torch.equal(crossed(x_t, t, Context()), whole(x_t, t, Context()))
+    # and under the process of the model that it serves
+    flow = Flow(clock=CLOCK)
+    model = Preconditioned(network(2), flow, crossed)
+    u = x_t / flow.coefficients(t)[0]
+    same = process.coefficients(t)[0] * u
+    assert torch.allclose(
+        model(x_t, t, Context(index=index)), crossed(same, t, Context(index=index))
+    )
+    assert torch.allclose(
+        model.scale(t, x_t), Preconditioned(network(2), flow, whole).scale(t, x_t)
+    )
