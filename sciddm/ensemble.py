@@ -6,6 +6,8 @@ drawn with it: float32 results depend on the batch size, not on the place in a b
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from sciddm.data import store as stores
+from sciddm.data.manifest import plain_bytes
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.errors import InputError, RunError
 from sciddm.guide import MMPS, Conditioned
@@ -25,6 +28,7 @@ from sciddm.observe import Observation
 from sciddm.random import SCHEME, Streams
 from sciddm.solve import Diffusion
 from sciddm.task import Observed
+from sciddm.tree import Encoder
 
 BLOCK = 16
 Rule = Callable[[Denoiser, Observation], Denoiser]
@@ -36,7 +40,7 @@ class Job:
     """What to draw: a model, what is seen (None: nothing, the prior), how many members, a seed.
 
     rule : guidance, ``(prior denoiser, observation) -> denoiser``; None takes the default, moment
-        matching in closed form where the model carries a covariance, through its Jacobian elsewhere.
+        matching in closed form where the model carries a covariance, else through its Jacobian.
     sizes : points along each grid dim, where they differ from the model's own.
     steps : times on the sampler's grid, or None for the model's own number.
     """
@@ -54,6 +58,8 @@ class Job:
             raise InputError(f"Got {self.members} members; expected at least 1.")
         if self.seed < 0:
             raise InputError(f"Got seed {self.seed}; expected a non-negative integer.")
+        if self.steps is not None and self.steps < 2:
+            raise InputError(f"Got {self.steps} steps; expected at least 2.")
 
     @property
     def target(self) -> Model:
@@ -155,10 +161,11 @@ class Kriged:
         x = self.gaussian.sample(self.blank, rng.at("prior"))
         if observation is None:
             return x
-        rows = observation.operator.rows(self.blank[:1])
+        # in float64: smooth operators and small errors make the system ill-conditioned
+        rows = observation.operator.rows(self.blank[:1]).double()
         if self._gain is None or not torch.equal(rows, self._gain[0]):
             gain = kalman_gain(self.gaussian.prior, rows, observation.covariance)
-            self._gain = rows, gain
+            self._gain = rows, gain.to(x)
         white = rng.at("error").normal(x.new_zeros(BLOCK, len(rows)))
         error = white @ torch.linalg.cholesky(observation.covariance).T.to(x)
         gap = observation.residual(x) - error
@@ -203,16 +210,25 @@ def run(
     """Stream the ensemble to a zarr store, block by block, and return it lazily.
 
     A run that was killed goes on with ``resume=True``: finished blocks are not drawn again, and the
-    result is the same to the bit.
+    result is the same to the bit. One that is finished is opened.
+
+    Raises `InputError` before anything is written, also for a store that another job began.
     """
     store = Path(store)
     model = job.target
     cases = list(job.seen.cases(model.codec)) if job.seen is not None else [(0, None, None)]
     labels = [label for _, label, _ in cases if label is not None]
-    template = _template(job, model, labels)
+    template = _template(job, model, labels).assign_attrs(job=_digest(job, model))
+    if resume and store.exists():
+        finished_ds = stores.open(store)
+        if finished_ds.attrs.get("job") != template.attrs["job"]:
+            raise InputError(f"{store} holds the draws of another job; choose another name.")
+        return finished_ds
     chunks = {"member": min(BLOCK, job.members)} | ({str(labels[0].name): 1} if labels else {})
     if stores.done(store) and not resume:
-        raise InputError(f"{store} was begun by an earlier run; say resume, or remove its .partial.")
+        raise InputError(
+            f"{store} was begun by an earlier run; say resume, or remove its .partial."
+        )
     stores.create(template, store, chunks=chunks, overwrite=overwrite)
     finished = stores.done(store)
     total = len(cases) * -(-job.members // BLOCK)
@@ -247,6 +263,7 @@ def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
         ds = ds.assign_coords({name: (name, [v.values for v in labels], dict(labels[0].attrs))})
         lead[name] = len(labels)
     shape = (*lead.values(), *model.codec.grid.shape)
+    ds = ds.assign_coords(_kept(job, ds))
     for name, attrs in model.codec.variables.items():
         blank = np.broadcast_to(np.float32(0), shape)
         ds[name] = ((*lead, *model.codec.grid.dims), blank, dict(attrs))
@@ -266,11 +283,42 @@ def _assemble(job: Job, blocks: list[Block]) -> xr.Dataset:
     ds = parts[0] if first is None else xr.concat(parts, str(first.name))
     if first is not None:
         ds[str(first.name)].attrs.update(first.attrs)
+    ds = ds.assign_coords(_kept(job, ds))
     misfit = torch.cat([b.misfit for b in blocks])
     attrs = _attrs(job, job.target)
     if len(misfit):
         attrs["misfit_sd"] = round(float(misfit.square().mean().sqrt()), 4)
     return ds.assign_attrs(attrs)
+
+
+def _kept(job: Job, ds: xr.Dataset) -> dict[str, xr.Variable]:
+    """Coordinates without a dim that came with the observations, and clash with nothing of ours."""
+    seen = {} if job.seen is None else job.seen.scalars
+    return {
+        n: v for n, v in seen.items() if n not in ds.dims and n not in job.model.codec.variables
+    }
+
+
+def _digest(job: Job, model: Model) -> str:
+    """The model and what is seen, hashed: a run is not resumed with others."""
+    encoder = Encoder()
+    tree = [encoder.encode(part) for part in (model.codec, model.sampler, model.moments)]
+    words = hashlib.sha256(json.dumps([tree, _attrs(job, model)], sort_keys=True).encode())
+    for name, tensor in sorted(encoder.tensors.items()):
+        words.update(name.encode() + tensor.numpy().tobytes())
+    if job.seen is not None:
+        words.update(repr(sorted(job.seen.coarsen.items())).encode())
+        for part in (job.seen.values, job.seen.std):
+            for key, values in _table(part).variables.items():
+                words.update(f"{key}{values.dims}{values.dtype}".encode())
+                words.update(plain_bytes(np.asarray(values.values)))
+    return words.hexdigest()[:16]
+
+
+def _table(part: object) -> xr.Dataset:
+    if isinstance(part, xr.DataArray):
+        return part.to_dataset(name="values")
+    return xr.Dataset(dict(part) if isinstance(part, Mapping) else {"values": part})
 
 
 def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
