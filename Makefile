@@ -24,7 +24,7 @@ docs: .venv/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/.core
-	@failed=0; for file in benchmarks/*.py; do \
+	@failed=0; for file in benchmarks/[!_]*.py; do \
 	  echo "$$file --quick"; $(BIN)/python "$$file" --quick || failed=1; \
 	done; exit $$failed
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from report import Report, arguments
+from _report import Report, arguments
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 
@@ -67,8 +67,9 @@ def make_case(model: Model, field: int, mask: int, size: int = 64) -> Case:
     flat = rng.choice(64 * 64, round(SHARE * 64 * 64), replace=False)
     row, col = (np.round(i * (size - 1) / 63).astype(int) for i in np.divmod(flat, 64))
     std = NOISE * float(np.sqrt((truth["solution"] ** 2).mean()))
-    points = truth["solution"].isel(y=xr.DataArray(row, dims="station"),
-                                    x=xr.DataArray(col, dims="station"))
+    points = truth["solution"].isel(
+        y=xr.DataArray(row, dims="station"), x=xr.DataArray(col, dims="station")
+    )
     seen = sd.Observed(points + std * rng.standard_normal(len(flat)), std=std)
     at = model.at({"y": size, "x": size})
     _, _, observation = next(iter(seen.cases(at.codec)))
@@ -86,8 +87,11 @@ def scores(case: Case, post: xr.Dataset) -> dict[str, float]:
     floor = float(np.sqrt(((case.mean - truth) ** 2).sum())) / norm
     spread = float(np.sqrt((draws.var("member", ddof=1)).mean() / (case.std**2).mean()))
     return {
-        "error": error, "exact": floor, "sd_ratio": spread,
-        "crps": float(crps(draws, truth)), "exact_crps": gaussian_crps(case),
+        "error": error,
+        "exact": floor,
+        "sd_ratio": spread,
+        "crps": float(crps(draws, truth)),
+        "exact_crps": gaussian_crps(case),
         "coverage": float(coverage(draws, truth, level=0.9)),
         "misfit": post.attrs.get("misfit_sd", math.nan),
     }
@@ -96,9 +100,13 @@ def scores(case: Case, post: xr.Dataset) -> dict[str, float]:
 def gaussian_crps(case: Case) -> float:
     """Closed-form CRPS of the exact posterior at the truth."""
     s = torch.from_numpy(case.std).clamp_min(1e-12)
-    z = (torch.from_numpy(case.truth["coefficient"].values).double() - torch.from_numpy(case.mean)) / s
+    z = (
+        torch.from_numpy(case.truth["coefficient"].values).double() - torch.from_numpy(case.mean)
+    ) / s
     density = torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return float((s * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))).mean())
+    return float(
+        (s * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))).mean()
+    )
 
 
 def exact_draws(model: Model, case: Case, members: int) -> xr.Dataset:
@@ -127,15 +135,26 @@ def interpolate_then_solve(case: Case) -> float:
     return float(np.sqrt(((a - truth) ** 2).sum() / (truth**2).sum()))
 
 
-def row(name: str, results: list[dict[str, float]], evaluations: int | None, seconds: float,
-        members: int) -> dict[str, object]:
+def row(
+    name: str,
+    results: list[dict[str, float]],
+    evaluations: int | None,
+    seconds: float,
+    members: int,
+) -> dict[str, object]:
     """One line of the table: means over cases, ratios of means."""
     mean = {k: float(np.mean([r[k] for r in results])) for k in results[0]}
     return {
-        "method": name, "error_of_mean": mean["error"], "over_exact": mean["error"] / mean["exact"],
-        "sd_ratio": mean["sd_ratio"], "crps_over_exact": mean["crps"] / mean["exact_crps"],
-        "coverage_90": mean["coverage"], "misfit_sd": mean["misfit"],
-        "evaluations": evaluations, "members": members, "seconds_a_case": seconds,
+        "method": name,
+        "error_of_mean": mean["error"],
+        "over_exact": mean["error"] / mean["exact"],
+        "sd_ratio": mean["sd_ratio"],
+        "crps_over_exact": mean["crps"] / mean["exact_crps"],
+        "coverage_90": mean["coverage"],
+        "misfit_sd": mean["misfit"],
+        "evaluations": evaluations,
+        "members": members,
+        "seconds_a_case": seconds,
     }
 
 
@@ -148,8 +167,14 @@ def levels(trained: Denoiser, exact: Gaussian, fields: int) -> list[dict[str, fl
         x_t, _ = exact.process.forward(x, t, None, Streams.of(1, fields).at("level", i))
         with torch.no_grad():
             errors = [(d(x_t, t, Context()) - x).square().mean() for d in (trained, exact)]
-        rows.append({"kappa": float(exact.process.kappa(t)), "trained": float(errors[0]),
-                     "exact": float(errors[1]), "ratio": float(errors[0] / errors[1])})
+        rows.append(
+            {
+                "kappa": float(exact.process.kappa(t)),
+                "trained": float(errors[0]),
+                "exact": float(errors[1]),
+                "ratio": float(errors[0] / errors[1]),
+            }
+        )
     return rows
 
 
@@ -167,8 +192,17 @@ def main() -> None:
     fields, masks, members = 8, 4, 64
     trained = sd.load(ROOT / "models" / "poisson")
     exact = recipe.load(ROOT / "models" / "poisson.py", "models").exact(trained)
-    report = Report("poisson_floor", {"grid": 64, "points": round(SHARE * 4096), "noise": NOISE,
-                                      "fields": fields, "masks": masks, "members": members})
+    report = Report(
+        "poisson_floor",
+        {
+            "grid": 64,
+            "points": round(SHARE * 4096),
+            "noise": NOISE,
+            "fields": fields,
+            "masks": masks,
+            "members": members,
+        },
+    )
     cases = [make_case(exact, f, m) for f in range(fields) for m in range(masks)]
     rows = []
     draws = [scores(c, exact_draws(exact, c, members)) for c in cases]
@@ -193,15 +227,21 @@ def main() -> None:
     report.claim("trained, 32: sd ratio", net["sd_ratio"], 0.90, 1.15)
     by_level = levels(trained.sampler.denoiser, exact.sampler.denoiser, 64)
     report.table("Denoising error by noise level", by_level)
-    report.claim("trained over exact denoising error, worst level",
-                 max(r["ratio"] for r in by_level), 0, 1.02)
+    report.claim(
+        "trained over exact denoising error, worst level",
+        max(r["ratio"] for r in by_level),
+        0,
+        1.02,
+    )
     pairs = [(f, f % masks) for f in range(4 if args.quick else fields)]
     fine = [make_case(exact, f, m, 128) for f, m in pairs]
     coarse = [c for i, c in enumerate(cases) if (i // masks, i % masks) in pairs]
     at_64, _ = run(trained, coarse, 32)
     at_128, seconds = run(trained, fine, 32, sizes={"y": 128, "x": 128})
-    both = [row("trained at 64, used at 64", at_64, 32, 0.0, 32),
-            row("trained at 64, used at 128", at_128, 32, seconds, 32)]
+    both = [
+        row("trained at 64, used at 64", at_64, 32, 0.0, 32),
+        row("trained at 64, used at 128", at_128, 32, seconds, 32),
+    ]
     report.table("Change of resolution, the same fields and sensors", both)
     change = both[1]["error_of_mean"] / both[0]["error_of_mean"]
     report.claim("error at 128 over error at 64", change, 0.85, 1.15)

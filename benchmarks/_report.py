@@ -42,18 +42,32 @@ class Report:
         cells = [[_cell(r.get(c)) for c in columns] for r in rows]
         widths = [max(len(c), *(len(r[i]) for r in cells)) for i, c in enumerate(columns)]
         for line in (columns, ["-" * w for w in widths], *cells):
-            print("  ".join(v.rjust(w) if i else v.ljust(w)
-                            for i, (v, w) in enumerate(zip(line, widths, strict=True))))
+            print(
+                "  ".join(
+                    v.rjust(w) if i else v.ljust(w)
+                    for i, (v, w) in enumerate(zip(line, widths, strict=True))
+                )
+            )
         sys.stdout.flush()
 
     def finish(self, as_json: bool) -> None:
         """Print the claims and exit."""
         print()
         for c in self.claims:
-            print(f"{'holds' if c['holds'] else 'FAILS'}  {c['name']}: {c['value']} in {c['bound']}")
+            print(
+                f"{'holds' if c['holds'] else 'FAILS'}  {c['name']}: {c['value']} in {c['bound']}"
+            )
         if as_json:
-            print(json.dumps({"benchmark": self.benchmark, "settings": dict(self.settings),
-                              "claims": self.claims, "tables": self.tables}))
+            print(
+                json.dumps(
+                    {
+                        "benchmark": self.benchmark,
+                        "settings": dict(self.settings),
+                        "claims": self.claims,
+                        "tables": self.tables,
+                    }
+                )
+            )
         sys.exit(0 if all(c["holds"] for c in self.claims) else 1)
 
 
