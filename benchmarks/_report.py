@@ -7,14 +7,20 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+import sciddm as sd
 
 
 def arguments(doc: str) -> argparse.Namespace:
     """``--quick`` (at most 8 minutes on 2 cores) and ``--json`` (the last line is one object)."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a smaller run, at most 8 minutes")
+    parser.add_argument(
+        "--sign", action="store_true", help="write the tables into the model's card"
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     return parser.parse_args()
 
@@ -49,6 +55,21 @@ class Report:
                 )
             )
         sys.stdout.flush()
+
+    def sign(self, folder: Path) -> None:
+        """Write the tables and claims into the card of a saved model, in place of the last ones."""
+        model = sd.load(folder)
+        head = model.card.split("\nMeasured by ")[0].rstrip()
+        lines = [f"\n\nMeasured by `python benchmarks/{self.benchmark}.py`", ""]
+        for title, rows in self.tables.items():
+            columns = list(rows[0])
+            lines += [f"{title}\n", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+            lines += ["| " + " | ".join(_cell(r.get(c)) for c in columns) + " |" for r in rows]
+            lines.append("")
+        for c in self.claims:
+            verdict = "holds" if c["holds"] else "not reached"
+            lines.append(f"- {c['name']}: {c['value']}, bound {c['bound']}: {verdict}")
+        replace(model, card=head + "\n".join(lines) + "\n").save(folder, overwrite=True)
 
     def finish(self, as_json: bool) -> None:
         """Print the claims and exit."""

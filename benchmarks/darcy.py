@@ -175,6 +175,8 @@ def main() -> None:
     report.claim("brier over linear-Gaussian", net["brier"] / base["brier"], 0, 0.95)
     report.claim("90 % coverage", net["coverage_90"], 0.85, 0.95)
     report.claim("misfit in s.d.", net["misfit_sd"], 0.8, 1.5)
+    if args.sign:
+        report.sign(ROOT / "models" / "darcy")
     report.finish(args.json)
 
 

@@ -245,6 +245,8 @@ def main() -> None:
     report.table("Change of resolution, the same fields and sensors", both)
     change = both[1]["error_of_mean"] / both[0]["error_of_mean"]
     report.claim("error at 128 over error at 64", change, 0.85, 1.15)
+    if args.sign:
+        report.sign(ROOT / "models" / "poisson")
     report.finish(args.json)
 
 

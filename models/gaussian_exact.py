@@ -29,9 +29,7 @@ from sciddm.process import VE, LogLinear
 from sciddm.solve import Diffusion
 
 
-def build(
-    ds: xr.Dataset, *, alpha: float = 2.0, tau: float = 3.0, steps: int = 20
-) -> sciddm.Model:
+def build(ds: xr.Dataset, *, alpha: float = 2.0, tau: float = 3.0, steps: int = 20) -> sciddm.Model:
     """The exact model on the grid of ``ds``, normalised by its training split."""
     name = str(next(iter(ds.data_vars)))
     dim = str(ds.attrs["sciddm_sample_dim"])

@@ -70,6 +70,8 @@ def exact(trained: sciddm.Model) -> sciddm.Model:
     # the data set: (k^2 + tau^2)^(-alpha) with tau = 3, alpha = 2, scale tau^(alpha - 1), mean 0
     inner = replace(codec.inner, mean=np.zeros_like(codec.inner.mean))
     law = ZeroMean(PowerLaw(2.0, 3.0, 3.0 / float(inner.std[0])))
-    prior = Gaussian(torch.zeros(()), Spectral(law, (1.0, 1.0), Cosine()), trained.sampler.denoiser.process)
+    prior = Gaussian(
+        torch.zeros(()), Spectral(law, (1.0, 1.0), Cosine()), trained.sampler.denoiser.process
+    )
     sampler = Diffusion(prior, steps=20)
     return replace(trained, codec=replace(codec, inner=inner), sampler=sampler, moments=prior)

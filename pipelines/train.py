@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from sciddm import config, recipe
 from sciddm.errors import InputError
@@ -42,6 +45,23 @@ def main(run: config.Run) -> None:
     from sciddm.train import fit
 
     model = fit(model, ds, section, resume=run.resume)
+    model = replace(model, card=card(run, model.notes["training"]))
     model.save(out, overwrite=again)
     facts = {"model": str(out), "run": str(section.folder), "steps": section.steps}
     print(json.dumps(facts) if run.as_json else f"{out}: saved after {section.steps} steps.")
+
+
+def card(run: config.Run, facts: Mapping[str, object]) -> str:
+    """The recipe's card, and how these weights came about."""
+    data, architecture = config.need(run.data, "data"), config.need(run.model, "model")
+    section = config.need(run.train, "train")
+    text = recipe.card(recipe.find("models", architecture.recipe))
+    name = Path(section.out).name
+    return (
+        f"# {name}\n\n{text}\n\nThese weights\n"
+        f"    {run.title}.\n"
+        f"    Data set {data.recipe}, size {data.size}, seed {data.seed}, numbers {data.numbers}.\n"
+        f"    `sciddm train configs/{name}.toml`: {facts['steps']} steps of {facts['batch']} fields, "
+        f"{facts['seconds']} s on the machine that made them;\n"
+        f"    weighted denoising loss on the validation split {facts['validation_loss']}.\n"
+    )
