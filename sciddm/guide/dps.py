@@ -43,7 +43,8 @@ class DPS(Denoiser):
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             x_hat = self.prior(x_t, t, context)
-            length = self.observation.residual(x_hat).square().sum(1).sqrt()
+            square = self.observation.residual(x_hat).square().sum(1)
+            length = square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()  # no pull at a fit
             (pull,) = torch.autograd.grad(length.sum(), x_t)
         # sigma d/dx_t = kappa d/du: the same pull under every process
         return (x_hat - self.zeta * sigma * self.process.noise(pull)).detach()
