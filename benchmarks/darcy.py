@@ -1,4 +1,4 @@
-"""Two-phase Darcy: the trained network beside the linear-Gaussian posterior of the same training set.
+"""Two-phase Darcy: the trained network beside the linear-Gaussian posterior of its training set.
 
 64 x 64, 3 % of the solution seen with an error of 1 % of its s.d. The coefficient (3 or 12) is the
 target. The baseline is the linear-Gaussian posterior with the full sample covariance of the

@@ -20,7 +20,6 @@ import torch
 import xarray as xr
 from _report import Report, arguments
 from scipy.interpolate import RBFInterpolator
-from torch import Tensor
 
 import sciddm as sd
 from sciddm import recipe

@@ -2,12 +2,10 @@
 
 The last 5 days of March 2019 are held out, every hour is recovered from 48 random points (3 %,
 0.5 K), 4 x 4 block means, 10 % of the points, and all but a missing swath of 14 columns (0.1 K).
-Optimal interpolation is regularised (tapered and shrunk, chosen on the validation days); climatology
-is the mean field and its pointwise spread.
+Optimal interpolation is regularised (tapered and shrunk, chosen on the validation days);
+climatology is the mean field and its pointwise spread. The data come first:
 
-    python benchmarks/t2m_uk.py --store stores/t2m_uk.zarr is made by
     sciddm make era5_t2m_uk stores/t2m_uk.zarr --size full [--set source=FILE]
-
     python benchmarks/t2m_uk.py [--quick] [--json]
 """
 

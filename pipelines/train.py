@@ -61,7 +61,7 @@ def card(run: config.Run, facts: Mapping[str, object]) -> str:
         f"# {name}\n\n{text}\n\nThese weights\n"
         f"    {run.title}.\n"
         f"    Data set {data.recipe}, size {data.size}, seed {data.seed}, numbers {data.numbers}.\n"
-        f"    `sciddm train configs/{name}.toml`: {facts['steps']} steps of {facts['batch']} fields, "
-        f"{facts['seconds']} s on the machine that made them;\n"
+        f"    `sciddm train configs/{name}.toml`: {facts['steps']} steps of {facts['batch']} "
+        f"fields, {facts['seconds']} s on the machine that made them;\n"
         f"    weighted denoising loss on the validation split {facts['validation_loss']}.\n"
     )
