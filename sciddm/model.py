@@ -1,8 +1,8 @@
 """A model: a task, a codec and a sampler. Saved as data, never as code.
 
-A saved folder holds ``model.json`` (the tree of sciddm classes and their arguments), ``codec.json``,
-``weights.safetensors``, ``card.md`` and ``manifest.json`` with the sha256 of each. Loading checks
-every hash, builds only classes that sciddm exports and never unpickles.
+A saved folder holds ``model.json`` (the tree of sciddm classes and their arguments),
+``codec.json``, ``weights.safetensors``, ``card.md`` and ``manifest.json`` with the sha256 of each.
+Loading checks every hash, builds only classes that sciddm exports and never unpickles.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from safetensors.torch import save as pack_tensors
 from sciddm import basis, calibrate, covariance, denoise, nn, pde, process, solve
 from sciddm.calibrate import Calibrated, Scaled
 from sciddm.data import codec as codecs
+from sciddm.data import disk
 from sciddm.data.codec import Codec
-from sciddm.denoise import Gaussian, Moments
-from sciddm.errors import InputError
-from sciddm.solve import Diffusion
+from sciddm.denoise import Denoiser, Gaussian, Moments
+from sciddm.errors import InputError, nearest
+from sciddm.solve import Diffusion, Solver
 from sciddm.task import Task, View
 from sciddm.tree import Encoder, decode
 
@@ -36,17 +37,41 @@ FILES = ("model.json", "codec.json", "weights.safetensors", "card.md")
 CLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        basis.Periodic, basis.Cosine, basis.Sine,
-        covariance.White, covariance.Spectral, covariance.LowRank, covariance.Matern,
-        covariance.PowerLaw, covariance.Tabulated, covariance.ZeroMean,
-        process.VE, process.VP, process.Flow, process.Clocked, process.LogLinear,
+        basis.Periodic,
+        basis.Cosine,
+        basis.Sine,
+        covariance.White,
+        covariance.Spectral,
+        covariance.LowRank,
+        covariance.Matern,
+        covariance.PowerLaw,
+        covariance.Tabulated,
+        covariance.ZeroMean,
+        process.VE,
+        process.VP,
+        process.Flow,
+        process.Clocked,
+        process.LogLinear,
         process.LinearSigma,
-        denoise.Gaussian, denoise.Mixture, denoise.Preconditioned,
-        calibrate.Calibrated, calibrate.Scaled,
-        solve.Diffusion, solve.Euler, solve.Heun, solve.Multistep,
-        nn.SpectralOperator, nn.FNO, nn.UNO,
-        pde.Poisson, pde.Darcy,
-        codecs.Grid, codecs.Normaliser, codecs.Derived, Task, View,
+        denoise.Gaussian,
+        denoise.Mixture,
+        denoise.Preconditioned,
+        calibrate.Calibrated,
+        calibrate.Scaled,
+        solve.Diffusion,
+        solve.Euler,
+        solve.Heun,
+        solve.Multistep,
+        nn.SpectralOperator,
+        nn.FNO,
+        nn.UNO,
+        pde.Poisson,
+        pde.Darcy,
+        codecs.Grid,
+        codecs.Normaliser,
+        codecs.Derived,
+        Task,
+        View,
     )
 }
 """The classes that a saved model may name: the ones sciddm itself offers, and no others."""
@@ -76,8 +101,10 @@ class Model:
     def gaussian(self) -> Gaussian | None:
         """The Gaussian model inside, if there is one: the baseline of every table."""
         known: list[object] = [
-            self.sampler.denoiser, getattr(self.sampler.denoiser, "base", None),
-            self.moments, getattr(self.moments, "base", None),
+            self.sampler.denoiser,
+            getattr(self.sampler.denoiser, "base", None),
+            self.moments,
+            getattr(self.moments, "base", None),
         ]
         return next((g for g in known if isinstance(g, Gaussian)), None)
 
@@ -88,11 +115,14 @@ class Model:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the folder: a new one beside it first, then swapped in whole.
 
-        Raises `InputError` where it exists and ``overwrite`` is not said.
+        Raises `InputError` where it exists and ``overwrite`` is not said or it is no saved model,
+        and for a model that could not be loaded again; `RunError` where the disk refuses.
         """
         folder = Path(folder)
         if folder.exists() and not overwrite:
             raise InputError(f"The folder {folder} exists; choose another or say overwrite.")
+        if folder.exists() and not (folder / "model.json").is_file():
+            raise InputError(f"{folder} exists and is no saved model; it is not replaced.")
         encoder = Encoder()
         tree = {
             "format": FORMAT,
@@ -102,6 +132,10 @@ class Model:
             "notes": dict(self.notes),
         }
         codec = {"format": FORMAT, "codec": encoder.encode(self.codec, "codec")}
+        for name in sorted(_classes(tree) | _classes(codec)):
+            if name not in CLASSES:
+                raise InputError(f"A model with a {name} cannot be saved.{nearest(name, CLASSES)}")
+        _check_finite(encoder.tensors, folder)
         parts = {
             "model.json": json.dumps(tree, indent=1).encode(),
             "codec.json": json.dumps(codec, indent=1).encode(),
@@ -113,24 +147,25 @@ class Model:
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()},
         }
         parts["manifest.json"] = json.dumps(manifest, indent=1).encode()
-        folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        for name, data in parts.items():
-            with open(fresh / name, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-        if folder.exists():
-            old = folder.with_name(folder.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
+        with disk.one_line(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(fresh, ignore_errors=True)
+            try:
+                _write(fresh, parts)
+                disk.swap(fresh, folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
         return folder
+
+
+def _write(folder: Path, parts: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    for name, data in parts.items():
+        with open(folder / name, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
 
 
 def load(folder: str | Path) -> Model:
@@ -150,24 +185,32 @@ def load(folder: str | Path) -> Model:
             f"{folder / 'weights.safetensors'} holds a tensor {extra[0]!r} that the model does not "
             "name; the folder is not a whole saved model."
         )
-    build = [decode(tree[k], tensors, CLASSES) for k in ("task", "sampler", "moments")]
-    task, sampler, moments = build
-    model_codec = decode(codec["codec"], tensors, CLASSES)
+    try:
+        build = [decode(tree[k], tensors, CLASSES) for k in ("task", "sampler", "moments")]
+        task, sampler, moments = build
+        model_codec = decode(codec["codec"], tensors, CLASSES)
+        notes, card = dict(tree.get("notes", {})), parts["card.md"].decode()
+    except InputError as fault:
+        raise InputError(f"{folder}: {fault}") from None
+    except Exception as fault:  # whatever a description that fits no class can cause
+        raise InputError(f"{folder} describes no model: {type(fault).__name__} {fault}.") from None
     wanted = ((task, Task), (sampler, Diffusion), (model_codec, Codec))
     for value, kind in wanted:
         if not isinstance(value, kind):
             raise InputError(f"{folder}: expected a {kind.__name__}, got {type(value).__name__}.")
     if moments is not None and not isinstance(moments, Calibrated | Scaled | Gaussian):
         raise InputError(f"{folder}: {type(moments).__name__} knows no covariance.")
+    if not isinstance(sampler.denoiser, Denoiser) or not isinstance(sampler.solver, Solver):
+        raise InputError(f"{folder}: the sampler lacks a denoiser or a solver.")
     sampler.denoiser.eval().requires_grad_(False)
-    return Model(task, model_codec, sampler, moments, tree.get("notes", {}), parts["card.md"].decode())
+    return Model(task, model_codec, sampler, moments, notes, card)
 
 
 def _read(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise InputError(f"There is no model folder {folder}; expected a folder with model.json.")
     path = folder / "manifest.json"
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         raise InputError(f"{folder} has no manifest.json; it is not a whole saved model.")
     manifest = _json(path.read_bytes(), path)
     hashes = manifest.get("sha256")
@@ -179,11 +222,16 @@ def _read(folder: Path) -> dict[str, bytes]:
         if not file.is_file() or file.is_symlink():
             raise InputError(f"{file} is missing or a link; copy the whole folder again.")
         parts[name] = file.read_bytes()
-        if name.endswith("safetensors") and parts[name][:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        if name.endswith("safetensors") and _pickled(parts[name]):
             raise InputError(f"{file} is a pickle, which could run code; expected safetensors.")
         if hashlib.sha256(parts[name]).hexdigest() != hashes[name]:
             raise InputError(f"{file} is not the file that was saved (sha256 differs); copy again.")
     return parts
+
+
+def _pickled(data: bytes) -> bool:
+    """Whether a file begins like a pickle or a zip; the length of a header may begin so too."""
+    return data[:1] in (b"P", b"\x80") and int.from_bytes(data[:8], "little") > len(data)
 
 
 def _json(data: bytes, path: Path) -> dict[str, Any]:
@@ -205,10 +253,14 @@ def _tensors(data: bytes, path: Path) -> dict[str, torch.Tensor]:
         tensors = parse_tensors(data)
     except Exception as fault:  # safetensors raises its own class, not exported everywhere
         raise InputError(f"{path} is not a safetensors file: {fault}") from None
+    _check_finite(tensors, path)
+    return tensors
+
+
+def _check_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path}: tensor {name!r} holds NaN or infinite values.")
-    return tensors
 
 
 def _named(node: object) -> set[str]:
@@ -221,3 +273,13 @@ def _named(node: object) -> set[str]:
     state = node.get("state")
     own |= set(state.values()) if isinstance(state, dict) else set()
     return own.union(*map(_named, node.values()))
+
+
+def _classes(node: object) -> set[str]:
+    """Names of all classes in a tree."""
+    if isinstance(node, list):
+        return set().union(*map(_classes, node))
+    if not isinstance(node, dict):
+        return set()
+    own = {str(node["class"])} if "class" in node and "args" in node else set()
+    return own.union(*map(_classes, node.values()))

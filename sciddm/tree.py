@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sciddm.errors import InputError, nearest
 
@@ -102,22 +104,49 @@ def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type
             f"The model gives {name} an argument {unknown[0]!r} it does not take."
             + nearest(unknown[0], expected)
         )
-    value = classes[name](**args)
-    if "state" in node:
-        state = {key: _get(tensors, where) for key, where in node["state"].items()}
-        wanted = value.state_dict()
-        wrong = [
-            key
-            for key in wanted.keys() | state.keys()
-            if key not in wanted or key not in state or wanted[key].shape != state[key].shape
-        ]
-        if wrong:
-            raise InputError(
-                f"The weights of {name} do not fit its description: {sorted(wrong)[0]!r} is "
-                "missing, extra or of another shape. The folder is not a whole saved model."
-            )
-        value.load_state_dict(state)
+    if "state" not in node:
+        return classes[name](**args)
+    state = {key: _get(tensors, where) for key, where in node["state"].items()}
+    with _Bounded(name, sum(tensor.numel() for tensor in state.values())):
+        value = classes[name](**args)
+    wanted = value.state_dict()
+    wrong = [
+        key
+        for key in wanted.keys() | state.keys()
+        if key not in wanted
+        or key not in state
+        or (wanted[key].shape, wanted[key].dtype) != (state[key].shape, state[key].dtype)
+    ]
+    if wrong:
+        raise InputError(
+            f"The weights of {name} do not fit its description: {sorted(wrong)[0]!r} is "
+            "missing, extra or of another shape. The folder is not a whole saved model."
+        )
+    value.load_state_dict(state)
     return value
+
+
+class _Bounded(TorchFunctionMode):
+    """Stops a constructor that makes far more numbers than its saved weights hold.
+
+    A description may claim any size; it is refused before the memory is taken.
+    """
+
+    makers = frozenset({torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros})
+
+    def __init__(self, name: str, weights: int) -> None:
+        self.name, self.left = name, 10 * weights + 100_000  # initial values take temporaries
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.makers:
+            sizes = args[0] if args and isinstance(args[0], tuple | list) else args
+            self.left -= math.prod(n for n in sizes if isinstance(n, int))
+            if self.left < 0:
+                raise InputError(
+                    f"{self.name} is described larger than its weights are; the folder is not a "
+                    "whole saved model."
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def arguments(kind: type) -> list[str]:
