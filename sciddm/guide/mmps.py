@@ -1,8 +1,9 @@
 r"""Moment matching without a closed form: conjugate gradients through the network's Jacobian.
 
-Tweedie's covariance V = (sigma^2 / alpha) C J^T of the prior denoiser is applied by one backward
-pass; (A V A^T + R) w = y - A x_hat is solved by conjugate gradients. A learned Jacobian is not
-symmetric, so its symmetric part is used, with the error covariance as preconditioner.
+Tweedie's covariance V = (sigma^2 / alpha) C J^T of the prior denoiser is applied by backward
+passes; (A V A^T + R) w = y - A x_hat is solved by conjugate gradients. A learned V is not
+symmetric, and conjugate gradients through it diverge: its symmetric part
+(sigma^2 / 2 alpha) (C J^T + J C) is used, with the error covariance as preconditioner.
 
 References
 ----------
@@ -15,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sciddm.denoise import Context, Denoiser
+from sciddm.denoise import Context, Denoiser, LinearMap
 from sciddm.errors import InputError
 from sciddm.observe import Observation
 
@@ -26,9 +27,9 @@ class MMPS(Denoiser):
     Parameters
     ----------
     prior, observation : the model's denoiser and y with any differentiable operator.
-    iterations : conjugate-gradient steps, one backward pass (two with ``symmetric``) each. Good
-        values: 10 for 100 points on forward problems, 30 on inverse ones; more points or less
-        noise want more. One is no better than `DPS`.
+    iterations : conjugate-gradient steps, two backward passes each. Good values: 10 for 100 points
+        on forward problems, 30 on inverse ones; more points or less noise want more. One is no
+        better than `DPS`.
     """
 
     def __init__(self, prior: Denoiser, observation: Observation, iterations: int = 10) -> None:
@@ -43,27 +44,33 @@ class MMPS(Denoiser):
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             x_hat = self.prior(x_t, t, context)
-            value = self.observation.operator(x_hat)
+            # J^T c, linear in c: its own derivative applies J
+            c = torch.zeros_like(x_hat, requires_grad=True)
+            (back,) = torch.autograd.grad(x_hat, x_t, c, create_graph=True)
+            clean = x_hat.detach().requires_grad_()
+            value = self.observation.operator(clean)
         gap = (self.observation.y.to(x_t) - value).detach()
-        noise = self.observation.covariance.to(x_t)
+        errors, noise = self.observation.covariance.to(x_t), self.process.noise
 
         def pull(w: Tensor) -> Tensor:
-            # V A^T w, the field that a weight w on the observations moves
-            (g,) = torch.autograd.grad(value, x_t, w, retain_graph=True)
-            return sigma**2 / alpha * self.process.noise(g)
+            """V A^T w, the field that a weight w on the observations moves."""
+            (a,) = torch.autograd.grad(value, clean, w, retain_graph=True)
+            (down,) = torch.autograd.grad(x_hat, x_t, a, retain_graph=True)
+            (up,) = torch.autograd.grad(back, c, noise(a), retain_graph=True)
+            return 0.5 * sigma**2 / alpha * (noise(down) + up)
 
         def system(w: Tensor) -> Tensor:
             _, image = torch.autograd.functional.jvp(
-                self.observation.operator, x_hat.detach(), pull(w)
+                self.observation.operator, clean.detach(), pull(w)
             )
-            return image + w @ noise
+            return image + w @ errors
 
-        weight = conjugate_gradients(system, gap, noise.diagonal(), self.iterations)
+        weight = conjugate_gradients(system, gap, errors.diagonal(), self.iterations)
         return (x_hat + pull(weight)).detach()
 
 
 def conjugate_gradients(
-    system: object, b: Tensor, diagonal: Tensor, iterations: int, floor: float = 1e-12
+    system: LinearMap, b: Tensor, diagonal: Tensor, iterations: int, floor: float = 1e-12
 ) -> Tensor:
     """Solve ``system(w) = b`` for each row of b (B, n), preconditioned by ``diagonal`` (n,).
 
@@ -75,7 +82,7 @@ def conjugate_gradients(
     p = z
     rz = (r * z).sum(1, keepdim=True)
     for _ in range(iterations):
-        image = system(p)  # type: ignore[operator]
+        image = system(p)
         curvature = (p * image).sum(1, keepdim=True)
         live = (curvature > floor) & (rz > floor)
         step = torch.where(live, rz / torch.where(live, curvature, torch.ones_like(rz)), 0 * rz)
