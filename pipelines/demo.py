@@ -18,68 +18,70 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 
 import sciddm as sd
-from sciddm import config, plot, recipe
+from sciddm import baseline, config, plot, recipe
 from sciddm.data import schema, split, store
 from sciddm.errors import InputError
+from sciddm.pde.grid import laplacian
 
 SHARE = 0.03
+Methods = dict[str, Callable[[sd.Observed, int, int], xr.Dataset]]
+Problem = tuple[xr.Dataset, xr.DataArray, float, str, Methods]
 
 
 def main(ask: config.Demo) -> None:
     """Make the case, draw from every method, score, print, draw."""
     out = Path(ask.out)
     if ask.data is None:
-        truth, seen, target, models = poisson(ask.seed)
+        truth, values, std, target, methods = poisson(ask.seed)
     else:
-        truth, seen, target, models = own(ask.data, str(ask.variable), ask.seed)
-    print(f"{int(np.isfinite(seen.values).sum())} values of {seen.values.name} seen.", flush=True)
-    rows, posteriors = {}, {}
-    for name, draw in models.items():
+        truth, values, std, target, methods = own(ask.data, str(ask.variable), ask.seed)
+    seen = sd.Observed(values, std=std)
+    print(f"{values.size} values of {values.name} seen, error {std:.3g}.", flush=True)
+    rows: dict[str, dict[str, float]] = {}
+    posteriors = {}
+    for name, draw in methods.items():
         start = time.monotonic()
-        post = draw(seen, ask.members, ask.seed)
-        seconds = time.monotonic() - start
-        posteriors[name] = post
+        post = posteriors[name] = draw(seen, ask.members, ask.seed)
         rows[name] = scores(post[target], truth[target]) | {
             "misfit_sd": post.attrs["misfit_sd"],
             "evaluations": post.attrs["network_evaluations"],
-            "seconds": round(seconds, 2),
+            "seconds": round(time.monotonic() - start, 2),
         }
     post = next(iter(posteriors.values()))
-    rows |= {name: {"error_of_mean": e} for name, e in simple(seen, truth, target).items()}
+    rows |= {name: {"error_of_mean": e} for name, e in simple(values, truth, target).items()}
     out.mkdir(parents=True, exist_ok=True)
     store.write(post, out / "posterior.zarr", overwrite=True)
-    figure = plot.recovery(truth[target], post[target], seen.values)
-    plot.save(figure, out / "posterior.png")
+    plot.save(plot.recovery(truth[target], post[target], values), out / "posterior.png")
     if ask.as_json:
         print(json.dumps({"target": target, "members": ask.members, "rows": rows}))
-        return
-    table(rows)
-    print(f"\n{target} of {ask.members} members: {out}/posterior.zarr, {out}/posterior.png")
+    else:
+        table(rows)
+        print(f"\n{target} of {ask.members} members: {out}/posterior.zarr, {out}/posterior.png")
 
 
-def poisson(seed: int) -> tuple[xr.Dataset, sd.Observed, str, dict[str, Callable]]:
+def poisson(seed: int) -> Problem:
     """A new source field and its solution; the solution is seen with an error of 1e-3."""
-    folder = recipe.find("models", "poisson").with_suffix("")
-    trained = sd.load(folder)
+    trained = sd.load(recipe.find("models", "poisson").with_suffix(""))
     data = recipe.load(recipe.find("datasets", "poisson"), "datasets")
     exact = recipe.load(recipe.find("models", "poisson"), "models").exact(trained)
-    # a seed of its own: the training fields have seed 0
+    # the training fields have seed 0
     truth = data.fields(1, trained.codec.grid.shape[0], 1000 + seed).isel(sample=0, drop=True)
     rng = np.random.default_rng([seed, 3])
     std = 1e-3 * float(np.sqrt((truth["solution"] ** 2).mean()))
     seen = scattered(truth["solution"], std, rng)
-    models = {
+    models: Methods = {
         "trained network": lambda s, m, k: sd.recover(trained, s, members=m, seed=k),
         "Gaussian fitted (kriging)": lambda s, m, k: sd.krige(trained, s, members=m, seed=k),
         "exact posterior": lambda s, m, k: sd.krige(exact, s, members=m, seed=k + 1),
     }
-    return truth, seen, "coefficient", models
+    return truth, seen, std, "coefficient", models
 
 
-def own(path: str, name: str, seed: int) -> tuple[xr.Dataset, sd.Observed, str, dict[str, Callable]]:
+def own(path: str, name: str, seed: int) -> Problem:
     """The last field of the user's file, seen with an error of 5 % of its s.d."""
     ds = schema.conform(schema.open_any(path), [name]).load()
     schema.check_field(ds)
@@ -94,24 +96,23 @@ def own(path: str, name: str, seed: int) -> tuple[xr.Dataset, sd.Observed, str, 
     truth = split.select(ds, "test").isel({dim: -1}, drop=True)
     std = 0.05 * float(model.codec.std[0])
     seen = scattered(truth[name], std, np.random.default_rng([seed, 4]))
-    models = {
+    models: Methods = {
         "Gaussian prior, diffusion": lambda s, m, k: sd.recover(model, s, members=m, seed=k),
         "optimal interpolation": lambda s, m, k: sd.krige(model, s, members=m, seed=k),
         "climatology": lambda s, m, k: sd.generate(model, members=m, seed=k).assign_attrs(
             misfit_sd=float("nan"), network_evaluations=0
         ),
     }
-    return truth, seen, name, models
+    return truth, seen, std, name, models
 
 
-def scattered(field: xr.DataArray, std: float, rng: np.random.Generator) -> sd.Observed:
+def scattered(field: xr.DataArray, std: float, rng: np.random.Generator) -> xr.DataArray:
     """``SHARE`` of the valid grid points at random, with Gaussian errors."""
     flat = np.flatnonzero(np.isfinite(field.values))
     at = rng.choice(flat, max(1, round(SHARE * len(flat))), replace=False)
     index = np.unravel_index(at, field.shape)
     where = {d: xr.DataArray(i, dims="station") for d, i in zip(field.dims, index, strict=True)}
-    values = field.isel(where)
-    return sd.Observed(values + std * rng.standard_normal(len(at)), std=std)
+    return field.isel(where) + std * rng.standard_normal(len(at))
 
 
 def scores(post: xr.DataArray, truth: xr.DataArray) -> dict[str, float]:
@@ -126,30 +127,19 @@ def scores(post: xr.DataArray, truth: xr.DataArray) -> dict[str, float]:
     }
 
 
-def simple(seen: sd.Observed, truth: xr.Dataset, target: str) -> dict[str, float]:
+def simple(seen: xr.DataArray, truth: xr.Dataset, target: str) -> dict[str, float]:
     """Interpolation by thin plates, then the equation where there is one; no spread."""
-    from scipy.interpolate import RBFInterpolator
+    field = truth[target]
+    if seen.name == target:
+        return {"interpolation": distance(baseline.thin_plate(seen, field), field)}
+    smooth = baseline.thin_plate(seen, field, edge=0.0)
+    source = laplacian(torch.from_numpy(smooth.values)[None, None])[0, 0].numpy()
+    return {"interpolate, then solve": distance(field.copy(data=source), field)}
 
-    from sciddm.pde import grid as pde
 
-    field, values = truth[target], seen.values
-    dims = [str(d) for d in field.dims]
-    mesh = np.stack(np.meshgrid(*[truth[d] for d in dims], indexing="ij"), -1).reshape(-1, len(dims))
-    where, known = np.stack([values[d] for d in dims], 1), values.values
-    if values.name != target:  # the solution vanishes on the boundary
-        ring = mesh[((mesh == mesh.min(0)) | (mesh == mesh.max(0))).any(1)]
-        inside = ~((where == mesh.min(0)) | (where == mesh.max(0))).any(1)
-        where = np.concatenate([where[inside], ring])
-        known = np.concatenate([known[inside], np.zeros(len(ring))])
-    smooth = RBFInterpolator(where, known, smoothing=1e-9)(mesh).reshape(field.shape)
-    name = "interpolation"
-    if values.name != target:
-        import torch
-
-        smooth = pde.laplacian(torch.from_numpy(smooth)[None, None])[0, 0].numpy()
-        name = "interpolate, then solve"
-    gap = xr.zeros_like(field) + smooth - field
-    return {name: float(np.sqrt((gap**2).mean())) / float(field.std())}
+def distance(guess: xr.DataArray, field: xr.DataArray) -> float:
+    """Root mean square error over the s.d. of the field."""
+    return float(np.sqrt(((guess - field) ** 2).mean())) / float(field.std())
 
 
 def table(rows: dict[str, dict[str, float]]) -> None:

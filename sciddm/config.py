@@ -118,7 +118,9 @@ class Train:
     largest gradient norm, ``warmup`` the steps over which the learning rate rises. ``patience``
     counts validations without a better loss before training stops; 0 never stops early.
     ``noise_mean`` and ``noise_std`` are those of log kappa, the noise levels trained on: wider than
-    for photographs, because the members must also fit their sensors at low noise.
+    for photographs, because the members must also fit their sensors at low noise. ``amplitude`` is
+    the s.d. of a random log factor on each training field, so that a short record also teaches
+    weaker and stronger anomalies than it holds; 0 leaves the fields as they are.
     """
 
     out: Inside
@@ -131,6 +133,7 @@ class Train:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     noise_mean: float = -0.5
     noise_std: Positive = 2.0
+    amplitude: Annotated[float, Field(ge=0)] = 0.0
     seed: NotNegative = 0
     checkpoint_every: Count = 1000
     validation_every: Count = 1000

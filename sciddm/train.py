@@ -11,20 +11,21 @@ import math
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 import xarray as xr
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from sciddm.calibrate import Calibrated, Scaled, calibrate, scale
-from sciddm.checkpoint import SafeCheckpoints, newest
+from sciddm.checkpoint import SafeCheckpoints, checkpoints, newest, step_of
 from sciddm.config import Train
 from sciddm.data import split
 from sciddm.data.codec import Codec
@@ -44,8 +45,9 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     Checkpoints, the log (``log.jsonl``) and the best weights go to ``numbers.folder``. The
     validation split chooses the weights, and measures the covariance that guidance will use.
 
-    Raises `InputError` for a model with nothing to train, a folder that holds another run unless
-    ``resume``, and missing splits; `RunError` where the loss is not finite.
+    Raises `InputError` for a model with nothing to train, a folder that holds a run unless
+    ``resume``, one that was begun with other numbers or another network, and missing splits;
+    `RunError` where the loss or the weights are not finite.
     """
     denoiser = model.sampler.denoiser
     if not isinstance(denoiser, Preconditioned):
@@ -69,10 +71,13 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
         gradient_clip_val=numbers.clip,
         logger=False,
         enable_model_summary=False,
+        enable_checkpointing=False,
         plugins=[SafeCheckpoints()],
-        callbacks=[_checkpoints(folder, numbers)],
+        callbacks=[Keeper(folder, numbers)],
         default_root_dir=folder,
     )
+    if last is not None:
+        _cut_log(folder / "log.jsonl", step_of(last))
     trainer.fit(learner, _loader(), ckpt_path=last)
     trained = deepcopy(denoiser)
     trained.load_state_dict(learner.best_weights())
@@ -81,7 +86,9 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     trained.eval().requires_grad_(False)
     moments = measured(trained, model.moments, held)
     return replace(
-        model, sampler=replace(model.sampler, denoiser=trained), moments=moments,
+        model,
+        sampler=replace(model.sampler, denoiser=trained),
+        moments=moments,
         notes={**model.notes, "training": learner.summary()},
     )
 
@@ -117,8 +124,13 @@ class Source:
         if self._batches is None:
             names = [n for n in self.codec.variables if n in self.part]
             self._batches = Batches(
-                self.part, names, sample_dim=self.dim, batch=self.numbers.batch,
-                seed=self.numbers.seed, rank=rank, world=world,
+                self.part,
+                names,
+                sample_dim=self.dim,
+                batch=self.numbers.batch,
+                seed=self.numbers.seed,
+                rank=rank,
+                world=world,
             )
         where = torch.from_numpy(self._batches.index(step))
         return self.codec.encode(self._batches.at(step)), Context(index=where)
@@ -126,6 +138,10 @@ class Source:
 
 class Learner(pl.LightningModule):
     """One denoiser, its running average, and what it takes to train it."""
+
+    best: Tensor
+    waited: Tensor
+    seconds: Tensor
 
     def __init__(
         self, denoiser: Preconditioned, source: Source, held: Tensor, numbers: Train
@@ -140,33 +156,50 @@ class Learner(pl.LightningModule):
         self.register_buffer("seconds", torch.tensor(0.0, dtype=torch.float64))
         self._since = time.monotonic()
         self._recent: list[float] = []
-        self._faults = 0
 
-    def training_step(self, batch: Tensor, index: int) -> Tensor | None:
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
         step = self.global_step
         x, context = self.source.at(step, self.global_rank, self.trainer.world_size)
-        x = x.to(self.device)
+        x = rescaled(x, self.numbers, step, self.global_rank).to(self.device)
         t = noise_times(self.denoiser, self.numbers, len(x), step).to(self.device)
         t = t.view(-1, *[1] * (x.ndim - 1))
         rng = Streams.of(self.numbers.seed, len(x), case=self.global_rank).at("train", step)
         loss = denoising_loss(self.denoiser, x, t, context, measure=self.measure, rng=rng).mean()
         if not bool(torch.isfinite(loss)):
-            self._faults += 1
-            if self._faults > 3:
-                raise RunError(f"The loss is not finite at step {step}; lower the learning rate.")
-            return None
-        self._faults = 0
+            raise RunError(
+                f"The loss is not finite at step {step}; the last checkpoint is kept. Lower the "
+                "learning rate or look for values that are not finite in the data."
+            )
         self._recent.append(float(loss.detach()))
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
-    def on_train_batch_end(self, outputs: object, batch: Tensor, index: int) -> None:
+    def settle(self, step: int) -> None:
+        """After each step, before a checkpoint: the average, and a validation when it is due."""
         self.average.update_parameters(self.denoiser)
-        step = self.global_step
         if step % self.numbers.validation_every == 0 or step == self.numbers.steps:
             self._validate(step)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["numbers"] = _numbers(self.numbers)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        begun = checkpoint.get("numbers", {})
+        for key, value in _numbers(self.numbers).items():
+            if begun.get(key) != value:
+                raise InputError(
+                    f"Got {key} = {value!r} to resume a run that was begun with "
+                    f"{begun.get(key)!r}; keep its numbers, or start again in another folder."
+                )
+        shapes = {k: v.shape for k, v in checkpoint["state_dict"].items()}
+        for key, tensor in self.state_dict().items():
+            if shapes.get(key) != tensor.shape:
+                raise InputError(
+                    f"The run in {self.numbers.folder} trains another network ({key!r} differs); "
+                    "start again in another folder."
+                )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         numbers = self.numbers
         weights = [p for p in self.denoiser.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
@@ -204,14 +237,19 @@ class Learner(pl.LightningModule):
         self.seconds += now - self._since
         self._since = now
         average = self.average.module
+        assert isinstance(average, Preconditioned)
         levels = validation_losses(average, self.held[:256], self.measure)
         loss = float(levels[1].mean())
+        if not math.isfinite(loss):
+            raise RunError(f"The validation loss is not finite at step {step}.")
+        first = self.trainer.is_global_zero
         if loss < float(self.best):
             self.best.fill_(loss)
             self.waited.zero_()
-            SafeCheckpoints().save_checkpoint(
-                dict(average.state_dict()), self.numbers.folder / "best.ckpt"
-            )
+            if first:
+                SafeCheckpoints().save_checkpoint(
+                    dict(average.state_dict()), self.numbers.folder / "best.ckpt"
+                )
         else:
             self.waited += 1
             if 0 < self.numbers.patience <= int(self.waited):
@@ -225,8 +263,41 @@ class Learner(pl.LightningModule):
             "by_level": [round(float(v), 5) for v in levels[1]],
         }
         self._recent.clear()
-        with open(self.numbers.folder / "log.jsonl", "a") as log:
-            log.write(json.dumps(line) + "\n")
+        if first:
+            with open(self.numbers.folder / "log.jsonl", "a") as log:
+                log.write(json.dumps(line) + "\n")
+
+
+class Keeper(pl.Callback):
+    """Settles each step and keeps the two newest states, each whole before an older one goes.
+
+    Lightning calls a module's own hook after its callbacks: a checkpoint made by another callback
+    would lack the average and the validation of its last step.
+    """
+
+    def __init__(self, folder: Path, numbers: Train) -> None:
+        self.folder, self.numbers = folder, numbers
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, Learner)
+        step = trainer.global_step
+        pl_module.settle(step)
+        if step % self.numbers.checkpoint_every and step != self.numbers.steps:
+            return
+        for name, weight in pl_module.denoiser.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise RunError(f"The weights {name!r} are not finite at step {step}.")
+        trainer.save_checkpoint(self.folder / f"step={step}.ckpt")
+        if trainer.is_global_zero:
+            for old in checkpoints(self.folder)[:-2]:
+                SafeCheckpoints().remove_checkpoint(old)
 
 
 def noise_times(denoiser: Preconditioned, numbers: Train, batch: int, step: int) -> Tensor:
@@ -238,6 +309,15 @@ def noise_times(denoiser: Preconditioned, numbers: Train, batch: int, step: int)
     return denoiser.process.clock.time(log_kappa.exp()).clamp(0, 1)
 
 
+def rescaled(x: Tensor, numbers: Train, step: int, rank: int) -> Tensor:
+    """Fields (B, ...) times random factors of log s.d. ``amplitude``, a function of the step."""
+    if numbers.amplitude == 0:
+        return x
+    rng = Streams.of(numbers.seed, len(x), case=rank).at("amplitude", step)
+    factor = torch.exp(numbers.amplitude * rng.normal(x.new_zeros(len(x), 1)))
+    return x * factor.view(-1, *[1] * (x.ndim - 1))
+
+
 def validation_losses(
     denoiser: Preconditioned, held: Tensor, measure: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -247,8 +327,12 @@ def validation_losses(
     for i, t in enumerate(times):
         rows = [
             denoising_loss(
-                denoiser, x, t.expand(len(x)).view(-1, *[1] * (x.ndim - 1)), Context(),
-                measure=measure, rng=Streams.of(0, len(x), case=j).at("validate", i),
+                denoiser,
+                x,
+                t.expand(len(x)).view(-1, *[1] * (x.ndim - 1)),
+                Context(),
+                measure=measure,
+                rng=Streams.of(0, len(x), case=j).at("validate", i),
             )
             for j, x in enumerate(held.split(64))
         ]
@@ -276,9 +360,14 @@ def _loader() -> DataLoader[int]:
     return DataLoader(_Counter(), batch_size=None)
 
 
-def _checkpoints(folder: Path, numbers: Train) -> ModelCheckpoint:
-    """The newest state, replaced only once the next one is whole."""
-    return ModelCheckpoint(
-        dirpath=folder, filename="{step}", every_n_train_steps=numbers.checkpoint_every,
-        save_top_k=1, enable_version_counter=False,
-    )
+def _numbers(numbers: Train) -> dict[str, Any]:
+    """The numbers that decide the weights."""
+    free = ("out", "run", "accelerator", "devices", "checkpoint_every", "patience")
+    return {k: v for k, v in asdict(numbers).items() if k not in free}
+
+
+def _cut_log(log: Path, step: int) -> None:
+    """Drop what was logged after ``step``: a resumed run logs it again."""
+    if log.is_file():
+        lines = log.read_text().splitlines(keepends=True)
+        log.write_text("".join(v for v in lines if json.loads(v)["step"] <= step))
