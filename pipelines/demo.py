@@ -64,11 +64,10 @@ def main(ask: config.Demo) -> None:
 
 
 def poisson(seed: int) -> Problem:
-    """A new source field and its solution; the solution is seen with an error of 1e-3."""
+    """A source field of no training seed; its solution is seen with an error of 1e-3."""
     trained = sd.load(recipe.find("models", "poisson").with_suffix(""))
     data = recipe.load(recipe.find("datasets", "poisson"), "datasets")
     exact = recipe.load(recipe.find("models", "poisson"), "models").exact(trained)
-    # the training fields have seed 0
     truth = data.fields(1, trained.codec.grid.shape[0], 1000 + seed).isel(sample=0, drop=True)
     rng = np.random.default_rng([seed, 3])
     std = 1e-3 * float(np.sqrt((truth["solution"] ** 2).mean()))
