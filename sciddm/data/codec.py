@@ -153,6 +153,18 @@ class Normaliser(Codec):
     std: np.ndarray
     valid: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        one = (len(self.names), *[1] * len(self.grid.dims))
+        full = (len(self.names), *self.grid.shape)
+        shapes = self.mean.shape in (one, full) and self.std.shape == one[:1]
+        if not shapes or (self.valid is not None and self.valid.shape != full):
+            raise InputError(
+                f"The statistics of {self.names} have shapes {self.mean.shape} and "
+                f"{self.std.shape}; expected {one} or {full}, and {one[:1]}."
+            )
+        if not (np.isfinite(self.mean).all() and (self.std > 0).all()):
+            raise InputError(f"The statistics of {self.names} are not finite and positive.")
+
     @staticmethod
     def fit(
         ds: xr.Dataset, names: tuple[str, ...], sample_dim: str, *, pointwise: bool = False
