@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -59,9 +60,10 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     last = newest(folder)
     if last is not None and not resume:
         raise InputError(f"{folder} holds a run already; resume it, or choose another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
     dim = str(ds.attrs.get("sciddm_sample_dim", "sample"))
     held = encoded(split.select(ds, "validation"), model.codec, dim)
+    Source(ds, model.codec, dim, numbers).at(0, 0, numbers.devices)  # refused before any work
+    folder.mkdir(parents=True, exist_ok=True)
     learner = Learner(denoiser, Source(ds, model.codec, dim, numbers), held, numbers)
     trainer = pl.Trainer(
         max_steps=numbers.steps,
@@ -78,7 +80,12 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     )
     if last is not None:
         _cut_log(folder / "log.jsonl", step_of(last))
-    trainer.fit(learner, _loader(), ckpt_path=last)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(learner, _loader(), ckpt_path=last)
+    except SystemExit:  # what Lightning makes of an interrupt, deaf to the next one
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
     trained = deepcopy(denoiser)
     trained.load_state_dict(learner.best_weights())
     if isinstance(trained.base, CrossFitted):
