@@ -96,7 +96,10 @@ def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type
             f"The model names the class {name!r}, which sciddm does not offer."
             + nearest(name, classes)
         )
-    args = {k: decode(v, tensors, classes) for k, v in node.get("args", {}).items()}
+    given = node.get("args", {})
+    if not isinstance(given, dict):
+        raise InputError(f"The model gives {name} no arguments by name.")
+    args = {k: decode(v, tensors, classes) for k, v in given.items()}
     expected = arguments(classes[name])
     unknown = [k for k in args if k not in expected]
     if unknown:
@@ -108,7 +111,12 @@ def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type
         return classes[name](**args)
     state = {key: _get(tensors, where) for key, where in node["state"].items()}
     with _Bounded(name, sum(tensor.numel() for tensor in state.values())):
+        try:
         value = classes[name](**args)
+    except InputError:
+        raise
+    except Exception as fault:  # whatever a constructor makes of a wrong description
+        raise InputError(f"The model's {name} cannot be built: {fault}.") from None
     wanted = value.state_dict()
     wrong = [
         key
@@ -156,9 +164,9 @@ def arguments(kind: type) -> list[str]:
     return [p for p in inspect.signature(kind.__init__).parameters if p != "self"]  # type: ignore[misc]
 
 
-def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
+def _get(tensors: Mapping[str, Tensor], name: object) -> Tensor:
+    if not isinstance(name, str) or name not in tensors:
         raise InputError(
-            f"The tensor {name!r} is missing from the weights.{nearest(name, tensors)}"
+            f"The tensor {name!r} is missing from the weights.{nearest(str(name), tensors)}"
         )
     return tensors[name]
