@@ -108,15 +108,10 @@ def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type
             + nearest(unknown[0], expected)
         )
     if "state" not in node:
-        return classes[name](**args)
+        return _build(name, classes[name], args)
     state = {key: _get(tensors, where) for key, where in node["state"].items()}
     with _Bounded(name, sum(tensor.numel() for tensor in state.values())):
-        try:
-        value = classes[name](**args)
-    except InputError:
-        raise
-    except Exception as fault:  # whatever a constructor makes of a wrong description
-        raise InputError(f"The model's {name} cannot be built: {fault}.") from None
+        value = _build(name, classes[name], args)
     wanted = value.state_dict()
     wrong = [
         key
@@ -132,6 +127,15 @@ def decode(node: Json, tensors: Mapping[str, Tensor], classes: Mapping[str, type
         )
     value.load_state_dict(state)
     return value
+
+
+def _build(name: str, kind: type, args: dict[str, Any]) -> Any:  # noqa: ANN401
+    try:
+        return kind(**args)
+    except InputError:
+        raise
+    except Exception as fault:  # whatever a constructor makes of a wrong description
+        raise InputError(f"The model's {name} cannot be built: {fault}.") from None
 
 
 class _Bounded(TorchFunctionMode):
