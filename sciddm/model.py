@@ -25,7 +25,7 @@ from sciddm.calibrate import Calibrated, Scaled
 from sciddm.data import codec as codecs
 from sciddm.data import disk
 from sciddm.data.codec import Codec
-from sciddm.denoise import Denoiser, Gaussian, Moments
+from sciddm.denoise import CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
 from sciddm.solve import Diffusion, Solver
 from sciddm.task import Task, View
@@ -115,6 +115,7 @@ class Model:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the folder: a new one beside it first, then swapped in whole.
 
+        Of a cross-fitted base the part that is used in drawing is kept, not those of training.
         Raises `InputError` where it exists and ``overwrite`` is not said or it is no saved model,
         and for a model that could not be loaded again; `RunError` where the disk refuses.
         """
@@ -127,7 +128,7 @@ class Model:
         tree = {
             "format": FORMAT,
             "task": encoder.encode(self.task, "task"),
-            "sampler": encoder.encode(self.sampler, "sampler"),
+            "sampler": encoder.encode(_in_use(self.sampler), "sampler"),
             "moments": encoder.encode(self.moments, "moments"),
             "notes": dict(self.notes),
         }
@@ -157,6 +158,15 @@ class Model:
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
         return folder
+
+
+def _in_use(sampler: Diffusion) -> Diffusion:
+    """The sampler without what only training needs."""
+    denoiser = sampler.denoiser
+    if isinstance(denoiser, Preconditioned) and isinstance(denoiser.base, CrossFitted):
+        whole = denoiser.base.whole
+        return replace(sampler, denoiser=Preconditioned(denoiser.backbone, denoiser.process, whole))
+    return sampler
 
 
 def _write(folder: Path, parts: Mapping[str, bytes]) -> None:
