@@ -255,7 +255,7 @@ class Preconditioned(Denoiser):
         if self.base is None:
             known = u / (1 + kappa**2).to(x_t)
         else:
-            known = self.base(x_t, t, context)
+            known = self.base(x_t - anchor, t, context)
             inputs = torch.cat([inputs, known], dim=1)
         return known + self.scale(t, x_t).to(x_t) * self.backbone(inputs, kappa.log(), context)
 

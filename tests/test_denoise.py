@@ -227,6 +227,22 @@ def test_an_untrained_network_is_its_base(kind: type[VE]) -> None:
     assert torch.allclose(found, unit(x_t, t, Context()))
 
 
+def test_an_anchor_is_taken_out_before_anything_sees_x_t() -> None:
+    class Pulled(VP):
+        def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            alpha, _, sigma = VP.coefficients(self, t)
+            return alpha, 0.5 * t.double(), sigma
+
+    x_t, anchor = torch.randn(2, 3, 1, N, generator=torch.manual_seed(0), dtype=DOUBLE)
+    t = torch.tensor(0.6, dtype=DOUBLE)
+    base = Gaussian(mean_field(), smooth(1.5, 0.3), VP(clock=CLOCK))
+    for given in (None, base):
+        net = network(1 if given is None else 2, head=0.5)
+        free = Preconditioned(net, VP(clock=CLOCK), given)(x_t, t, Context())
+        pulled = Preconditioned(net, Pulled(clock=CLOCK), given)
+        assert torch.allclose(pulled(x_t + 0.3 * anchor, t, Context(anchor=anchor)), free)
+
+
 def test_karras_coefficients() -> None:
     """Eq. 7 and table 1 at sigma_data = 1: c_skip, c_out, c_in."""
 
