@@ -7,9 +7,11 @@ run that was killed and resumed therefore ends with the same weights, to the bit
 from __future__ import annotations
 
 import json
+import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -65,6 +67,8 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     Source(ds, model.codec, dim, numbers).at(0, 0, numbers.devices)  # refused before any work
     folder.mkdir(parents=True, exist_ok=True)
     learner = Learner(denoiser, Source(ds, model.codec, dim, numbers), held, numbers)
+    # what it says below a warning is about itself
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = pl.Trainer(
         max_steps=numbers.steps,
         limit_train_batches=numbers.steps,
@@ -82,7 +86,10 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
         _cut_log(folder / "log.jsonl", step_of(last))
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(learner, _loader(), ckpt_path=last)
+        with warnings.catch_warnings():
+            # a step depends on its number alone, so there is no loader to resume
+            warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before")
+            trainer.fit(learner, _loader(), ckpt_path=last)
     except SystemExit:  # what Lightning makes of an interrupt, deaf to the next one
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
