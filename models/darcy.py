@@ -24,7 +24,7 @@ import xarray as xr
 
 import sciddm
 from sciddm import fit, nn
-from sciddm.calibrate import Calibrated
+from sciddm.calibrate import Calibrated, TwoPhase
 from sciddm.data import split
 from sciddm.data.codec import Normaliser
 from sciddm.denoise import Preconditioned
@@ -52,6 +52,8 @@ def build(
     backbone = nn.SpectralOperator(2, 2, (modes, modes), width, blocks, kernel=3)
     denoiser = Preconditioned(backbone, process)
     blank = torch.zeros(1, len(eof), len(eof))
-    moments = Calibrated(process, eof.half(), torch.zeros(1), blank, torch.zeros(1, 2))
+    measured = Calibrated(process, eof.half(), torch.zeros(1), blank, torch.zeros(1, 2))
+    low, high = ((v - float(codec.mean[0].ravel()[0])) / float(codec.std[0]) for v in (3.0, 12.0))
+    moments = TwoPhase(measured, 0, low, high)
     task = sciddm.Task(sciddm.View(names))
     return sciddm.Model(task, codec, Diffusion(denoiser, steps=steps), moments=moments)

@@ -41,7 +41,7 @@ def build(
     blocks: int = 3,
     eofs: int = 400,
     folds: int = 6,
-    steps: int = 32,
+    steps: int = 20,
 ) -> sciddm.Model:
     """An untrained model: the base and its cross-fitted parts are fitted here."""
     train = split.select(ds, "train")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class Calibrated(Moments):
     inside : E, (L, R, R). rest : (L, C), variance per channel outside the modes.
     """
 
+    exact: ClassVar[bool] = False
+
     process: Process
     modes: Tensor
     log_kappa: Tensor
@@ -69,10 +72,15 @@ class Calibrated(Moments):
 
         return apply
 
+    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+        return update
+
 
 @dataclass(frozen=True, eq=False)
 class Scaled(Moments):
     """The base's covariance times ``factor`` (L,) at ``log_kappa`` (L,) rising, interpolated."""
+
+    exact: ClassVar[bool] = False
 
     base: Gaussian
     log_kappa: Tensor
@@ -83,6 +91,44 @@ class Scaled(Moments):
         factor = interpolate(at, self.log_kappa.double(), self.factor)
         inner = self.base.covariance(t)
         return lambda g: factor.to(g) * inner(g)
+
+    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+        return update
+
+
+@dataclass(frozen=True, eq=False)
+class TwoPhase(Moments):
+    """A covariance for a field of two values: uncertain where x_hat lies between them.
+
+    A cell that is ``low`` or ``high`` has Var[X | x_t] = (high - x_hat)(x_hat - low), whatever the
+    prior. The mean covariance of ``inner`` spreads an update evenly; here the update of the channel
+    is weighted by that variance over its own mean, so phase boundaries move and interiors stay (the
+    delta method for a logistic link; McCullagh and Nelder, Generalized linear models, 1989, eq.
+    2.13).
+
+    Parameters
+    ----------
+    inner : the mean covariance. channel : of the two-phase field. low, high : its values, as
+        normalised.
+    """
+
+    exact: ClassVar[bool] = False
+
+    inner: Calibrated
+    channel: int
+    low: float
+    high: float
+
+    def covariance(self, t: Tensor) -> LinearMap:
+        return self.inner.covariance(t)
+
+    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+        x = x_hat[:, self.channel]
+        variance = ((self.high - x) * (x - self.low)).clamp_min(0)
+        mean = variance.flatten(1).mean(1).clamp_min(1e-3 * (self.high - self.low) ** 2)
+        weight = torch.ones_like(update)
+        weight[:, self.channel] = variance / mean.view(-1, *[1] * (x.ndim - 1))
+        return weight * update
 
 
 def errors(

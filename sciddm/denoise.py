@@ -24,6 +24,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +64,22 @@ class Denoiser(nn.Module, ABC):
 
 
 class Moments(ABC):
-    """Something that knows Cov[X | x_t] in closed form."""
+    """Something that knows Cov[X | x_t] in closed form.
+
+    ``exact`` says whether it is known, or measured on fields that guidance may leave: only the
+    measured one is inflated where observations surprise it.
+    """
+
+    exact: ClassVar[bool]
 
     @abstractmethod
     def covariance(self, t: Tensor) -> LinearMap:
         """Cov[X | x_t] at the one time ``t`` (scalar), as a map on fields (n, C, *grid)."""
+
+    @abstractmethod
+    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+        """The ``update`` of ``x_hat`` under this covariance, where it depends on the state: both
+        (B, C, *grid). A covariance that is the same in every state returns it as it is."""
 
 
 def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
@@ -92,6 +104,8 @@ class Gaussian(Denoiser, Moments):
     process : any process without a clock per cell.
     """
 
+    exact: ClassVar[bool] = True
+
     def __init__(self, mean: Tensor, prior: Covariance, process: Process) -> None:
         nn.Module.__init__(self)
         self.mean, self.prior, self.process = mean, prior, process
@@ -109,6 +123,9 @@ class Gaussian(Denoiser, Moments):
     def mean_variance(self, t: Tensor, like: Tensor) -> Tensor:
         """Variance of X given x_t, averaged over the values of a field ``like``: a scalar."""
         return self.prior.average(like, self.process.noise, self._variance(t))
+
+    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+        return update
 
     def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x_s on the probability flow through x_t, exactly: each eigendirection is rescaled by

@@ -21,7 +21,7 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
 
 from sciddm import basis, calibrate, covariance, denoise, nn, pde, process, solve
-from sciddm.calibrate import Calibrated, Scaled
+from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
 from sciddm.data import disk
 from sciddm.data.codec import Codec
@@ -58,6 +58,7 @@ CLASSES: dict[str, type] = {
         denoise.Preconditioned,
         calibrate.Calibrated,
         calibrate.Scaled,
+        calibrate.TwoPhase,
         solve.Diffusion,
         solve.Euler,
         solve.Heun,
@@ -208,7 +209,7 @@ def load(folder: str | Path) -> Model:
     for value, kind in wanted:
         if not isinstance(value, kind):
             raise InputError(f"{folder}: expected a {kind.__name__}, got {type(value).__name__}.")
-    if moments is not None and not isinstance(moments, Calibrated | Scaled | Gaussian):
+    if moments is not None and not isinstance(moments, Calibrated | Scaled | TwoPhase | Gaussian):
         raise InputError(f"{folder}: {type(moments).__name__} knows no covariance.")
     if not isinstance(sampler.denoiser, Denoiser) or not isinstance(sampler.solver, Solver):
         raise InputError(f"{folder}: the sampler lacks a denoiser or a solver.")

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
-from sciddm.calibrate import Calibrated, Scaled, calibrate, scale
+from sciddm.calibrate import Calibrated, Scaled, TwoPhase, calibrate, scale
 from sciddm.checkpoint import SafeCheckpoints, checkpoints, newest, step_of
 from sciddm.config import Train
 from sciddm.data import split
@@ -109,6 +109,9 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
 
 def measured(denoiser: Preconditioned, moments: Moments | None, held: Tensor) -> Moments | None:
     """The model's moments with the trained network's own errors on validation fields ``held``."""
+    if isinstance(moments, TwoPhase):
+        inner = calibrate(denoiser, held, moments.inner.modes, Context())
+        return replace(moments, inner=inner)
     if isinstance(moments, Calibrated):
         return calibrate(denoiser, held, moments.modes, Context())
     if isinstance(moments, Scaled):

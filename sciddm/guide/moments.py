@@ -5,7 +5,8 @@ With V = Cov[X | x_t] known in closed form,
     E[X | x_t, y] = x_hat + V A^T (A V A^T + R)^{-1} (y - A x_hat).
 
 V is the same for every member at one time, so a step costs n applications of V and one Cholesky
-factor of (n, n), n the number of observations.
+factor of (n, n), n the number of observations. Where V is measured and the gap y - A x_hat is
+larger than it allows, V is inflated (see `sciddm.guide.surprise`).
 
 References
 ----------
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments
 from sciddm.errors import InputError
+from sciddm.guide.surprise import Surprise
 from sciddm.observe import Observation
 
 
@@ -38,22 +40,25 @@ class Gain:
     def __init__(self, observation: Observation, moments: Moments, memory: int = 1 << 30) -> None:
         self.observation, self.moments, self.memory = observation, moments, memory
         self._rows: Tensor | None = None
-        self._known: dict[float, Tensor] = {}
+        self._known: dict[float, tuple[Tensor, Surprise]] = {}
 
-    def at(self, t: Tensor, like: Tensor) -> Tensor:
-        """The transposed gain (n, C, *grid) at the one time ``t``, in the type of ``like``."""
+    def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Surprise]:
+        """The transposed gain (n, C, *grid) at the one time ``t``, in the type of ``like``, and the
+        law of the gap that it is for."""
         key = float(t)
         if key not in self._known:
             if self._rows is None:
                 # in float64: smooth operators and small errors make the system ill-conditioned
                 rows = self.observation.operator.rows(torch.zeros_like(like[:1]))
                 self._rows = rows.double()
-            gain = kalman_gain(
-                self.moments.covariance(t.reshape(())), self._rows, self.observation.covariance
-            ).to(like)
-            if (len(self._known) + 1) * gain.nbytes > self.memory:
-                return gain
-            self._known[key] = gain
+            noise = self.observation.covariance
+            images = self.moments.covariance(t.reshape(()))(self._rows)
+            spread = gram(self._rows, images)
+            gain = torch.cholesky_solve(images.flatten(1), factor(spread + noise))
+            known = gain.view_as(self._rows).to(like), Surprise(spread, noise)
+            if (len(self._known) + 1) * known[0].nbytes > self.memory:
+                return known
+            self._known[key] = known
         return self._known[key]
 
 
@@ -81,9 +86,11 @@ class Conditioned(Denoiser):
                 "Use guide.MMPS for a clock per cell."
             )
         x_hat = self.prior(x_t, t, context)
-        gain = self._gain.at(t, x_t)
+        gain, surprise = self._gain.at(t, x_t)
         gap = self.observation.residual(x_hat)
-        return x_hat + (gap @ gain.flatten(1)).view_as(x_hat)
+        if not self.moments.exact:
+            gap = surprise.stretch(gap)
+        return x_hat + self.moments.respond(x_hat, (gap @ gain.flatten(1)).view_as(x_hat))
 
     def given(self, observation: Observation) -> Conditioned:
         """The same sensors and errors with other values; shares the gains."""
@@ -97,19 +104,25 @@ def kalman_gain(covariance: LinearMap, rows: Tensor, noise: Tensor) -> Tensor:
 
     rows : (n, C, *grid), the operator. noise : R (n, n).
     """
-    spread = covariance(rows)
-    flat = spread.flatten(1)
-    gram = rows.flatten(1).double() @ flat.double().T
-    gram = 0.5 * (gram + gram.T) + noise.to(gram)
-    return torch.cholesky_solve(flat.double(), factor(gram)).to(flat).view_as(rows)
+    images = covariance(rows)
+    total = gram(rows, images) + noise.double()
+    gain = torch.cholesky_solve(images.flatten(1).double(), factor(total))
+    return gain.to(images).view_as(rows)
 
 
-def factor(gram: Tensor) -> Tensor:
+def gram(rows: Tensor, images: Tensor) -> Tensor:
+    """A V A^T (n, n), symmetric, float64, of the rows of A and their images under V."""
+    product = rows.flatten(1).double() @ images.flatten(1).double().T
+    return 0.5 * (product + product.T)
+
+
+def factor(total: Tensor) -> Tensor:
     """Cholesky factor of a covariance; rounding is met by the least ridge that works."""
     ridge = 0.0
-    scale = float(gram.diagonal().mean())
+    scale = float(total.diagonal().mean())
+    unit = torch.eye(len(total)).to(total)
     while True:
-        chol, fault = torch.linalg.cholesky_ex(gram + ridge * scale * torch.eye(len(gram)).to(gram))
+        chol, fault = torch.linalg.cholesky_ex(total + ridge * scale * unit)
         if int(fault) == 0:
             return chol
         ridge = max(10 * ridge, 1e-12)

@@ -88,8 +88,8 @@ class CosineConv(nn.Module):
         for axis, (m, n) in enumerate(zip(kept, grid, strict=True)):
             x = along(x, cosines(n, x.dtype)[:m] / math.sqrt(n), axis + 2)
         weight = self.weight[tuple(slice(m) for m in kept)].flatten(0, -3)
-        mixed = torch.bmm(x.flatten(2).permute(2, 0, 1), weight)
-        x = mixed.permute(1, 2, 0).unflatten(2, kept)
+        mixed = torch.bmm(x.flatten(2).permute(2, 0, 1).contiguous(), weight)
+        x = mixed.permute(1, 2, 0).contiguous().unflatten(2, kept)
         for axis, (m, n) in enumerate(zip(kept, grid, strict=True)):
             x = along(x, cosines(n, x.dtype)[:m].T * math.sqrt(n), axis + 2)
         return x
@@ -121,7 +121,7 @@ class FourierConv(nn.Module):
             )
         w_real, w_imag = (self._kept(w, kept).flatten(0, -3) for w in self.weight)
         shape = real.shape[2:]
-        re, im = (v.flatten(2).permute(2, 0, 1) for v in (real, imag))
+        re, im = (v.flatten(2).permute(2, 0, 1).contiguous() for v in (real, imag))
         mixed = (
             torch.bmm(re, w_real) - torch.bmm(im, w_imag),
             torch.bmm(re, w_imag) + torch.bmm(im, w_real),

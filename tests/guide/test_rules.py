@@ -211,6 +211,8 @@ def test_rules_nest() -> None:
     knows the covariance that the first one leaves."""
 
     class After(Moments):
+        exact = True
+
         def __init__(self, before: Moments, observation: Observation) -> None:
             self.before, self.observation = before, observation
 
@@ -219,6 +221,9 @@ def test_rules_nest() -> None:
             rows = self.observation.operator.rows(field()[:1])
             gain = kalman_gain(v, rows, self.observation.covariance).flatten(1)
             return lambda g: v(g) - ((v(g).flatten(1) @ rows.flatten(1).T) @ gain).view_as(g)
+
+        def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+            return update
 
     gaussian = Gaussian(torch.tensor(0.3), PRIOR, VP(clock=CLOCK))
     first = sensors()
@@ -247,15 +252,20 @@ def test_gains_are_remembered_within_their_memory() -> None:
     calls = []
 
     class Counting(Moments):
+        exact = True
+
         def covariance(self, t: Tensor) -> LinearMap:
             calls.append(float(t))
             return lambda g: 2.0 * g
 
+        def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+            return update
+
     like = torch.zeros(1, 1, *GRID)
     gain = Gain(sensors(), Counting())
-    first = gain.at(torch.tensor(0.5), like)
+    first, _ = gain.at(torch.tensor(0.5), like)
     assert first.dtype == torch.float32 and first.shape == (8, 1, *GRID)
-    assert gain.at(torch.tensor([0.5]), like) is first and calls == [0.5]
+    assert gain.at(torch.tensor([0.5]), like)[0] is first and calls == [0.5]
     gain.at(torch.tensor(0.25), like)
     assert calls == [0.5, 0.25]
     small = Gain(sensors(), Counting(), memory=first.nbytes)
@@ -279,7 +289,7 @@ def test_gains_do_not_lose_digits_in_float32() -> None:
         operator.rows(torch.zeros(1, 1, n, n).double()),
         observation.covariance,
     )
-    found = Gain(observation, gaussian).at(t, torch.zeros(1, 1, n, n))
+    found, _ = Gain(observation, gaussian).at(t, torch.zeros(1, 1, n, n))
     assert found.dtype == torch.float32
     assert float((found - exact).norm() / exact.norm()) < 1e-4
 

@@ -1,0 +1,67 @@
+r"""When the observations surprise the prior: adaptive inflation of its covariance.
+
+The gap d = y - A x_hat should have covariance A V A^T + R. A trained network that is asked about
+fields it never met, which guidance does at every step, is wrong by more than its V: then
+chi^2 = d^T (A V A^T + R)^{-1} d exceeds its mean n by far. For such members V is multiplied by the
+factor lambda > 1 that brings chi^2 back to n. Members then fit their observations, and a model
+whose V is right is left alone: its chi^2 passes n + 3 sqrt(2 n) about once in a thousand steps.
+
+References
+----------
+Anderson. An adaptive covariance inflation error correction algorithm for ensemble filters. Tellus A
+2007, section 3. https://doi.org/10.1111/j.1600-0870.2006.00216.x
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+LARGEST = 1e8
+"""Largest factor on V."""
+
+
+class Surprise:
+    """Compares gaps with their expected covariance, and stretches those that are too large.
+
+    Parameters
+    ----------
+    spread : A V A^T, (n, n). noise : R, (n, n), positive definite.
+    """
+
+    def __init__(self, spread: Tensor, noise: Tensor) -> None:
+        chol = torch.linalg.cholesky(noise.double())
+        half = torch.linalg.solve_triangular(chol, spread.double(), upper=False)
+        white = torch.linalg.solve_triangular(chol, half.T, upper=False)
+        values, vectors = torch.linalg.eigh(0.5 * (white + white.T))
+        self.ratio = values.clamp_min(0)
+        """Variance of the field over that of the error, along each direction."""
+        self._turn = torch.linalg.solve_triangular(chol.T, vectors, upper=True)
+        self._back = vectors.T @ chol.T
+
+    def chi_square(self, gap: Tensor) -> Tensor:
+        """d^T (A V A^T + R)^{-1} d of each row of ``gap`` (B, n): (B,), float64."""
+        return ((gap.double() @ self._turn).square() / (self.ratio + 1)).sum(1)
+
+    def stretch(self, gap: Tensor) -> Tensor:
+        """Gaps (B, n) that give, under the gain of V, the update under the gain of lambda V.
+
+        lambda is 1 for a row whose chi^2 is below n + 3 sqrt(2 n).
+        """
+        n = gap.shape[1]
+        along = gap.double() @ self._turn
+        power = along.square()
+        large = (power / (self.ratio + 1)).sum(1) > n + 3 * math.sqrt(2 * n)
+        if not bool(large.any()):
+            return gap
+        low = torch.zeros(len(gap), 1, dtype=torch.float64)
+        high = torch.full_like(low, math.log(LARGEST))
+        for _ in range(50):
+            middle = 0.5 * (low + high)
+            over = (power / (middle.exp() * self.ratio + 1)).sum(1, keepdim=True) > n
+            low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+        factor = torch.where(large[:, None], high.exp(), torch.ones_like(high))
+        longer = along * factor * (self.ratio + 1) / (factor * self.ratio + 1)
+        return torch.where(large[:, None], (longer @ self._back).to(gap), gap)
