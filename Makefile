@@ -21,6 +21,7 @@ type: .venv/.dev
 	$(BIN)/mypy
 
 docs: .venv/.docs
+	$(BIN)/python docs/pictures.py
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/.core
