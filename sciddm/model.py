@@ -189,13 +189,6 @@ def load(folder: str | Path) -> Model:
     parts = _read(folder)
     tree, codec = (_json(parts[name], folder / name) for name in ("model.json", "codec.json"))
     tensors = _tensors(parts["weights.safetensors"], folder / "weights.safetensors")
-    used = _named(tree) | _named(codec)
-    extra = sorted(set(tensors) - used)
-    if extra:
-        raise InputError(
-            f"{folder / 'weights.safetensors'} holds a tensor {extra[0]!r} that the model does not "
-            "name; the folder is not a whole saved model."
-        )
     try:
         build = [decode(tree[k], tensors, CLASSES) for k in ("task", "sampler", "moments")]
         task, sampler, moments = build
@@ -204,7 +197,8 @@ def load(folder: str | Path) -> Model:
     except InputError as fault:
         raise InputError(f"{folder}: {fault}") from None
     except Exception as fault:  # whatever a description that fits no class can cause
-        raise InputError(f"{folder} describes no model: {type(fault).__name__} {fault}.") from None
+        line = " ".join(str(fault).split())[:200]
+        raise InputError(f"{folder} describes no model: {type(fault).__name__} {line}.") from None
     wanted = ((task, Task), (sampler, Diffusion), (model_codec, Codec))
     for value, kind in wanted:
         if not isinstance(value, kind):
@@ -213,6 +207,12 @@ def load(folder: str | Path) -> Model:
         raise InputError(f"{folder}: {type(moments).__name__} knows no covariance.")
     if not isinstance(sampler.denoiser, Denoiser) or not isinstance(sampler.solver, Solver):
         raise InputError(f"{folder}: the sampler lacks a denoiser or a solver.")
+    extra = sorted(set(tensors) - (_named(tree) | _named(codec)))
+    if extra:
+        raise InputError(
+            f"{folder / 'weights.safetensors'} holds a tensor {extra[0]!r} that the model does not "
+            "name; the folder is not a whole saved model."
+        )
     sampler.denoiser.eval().requires_grad_(False)
     return Model(task, model_codec, sampler, moments, notes, card)
 

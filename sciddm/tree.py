@@ -135,7 +135,8 @@ def _build(name: str, kind: type, args: dict[str, Any]) -> Any:  # noqa: ANN401
     except InputError:
         raise
     except Exception as fault:  # whatever a constructor makes of a wrong description
-        raise InputError(f"The model's {name} cannot be built: {fault}.") from None
+        line = " ".join(str(fault).split())[:200]
+        raise InputError(f"The model's {name} cannot be built: {line}.") from None
 
 
 class _Bounded(TorchFunctionMode):
@@ -147,7 +148,7 @@ class _Bounded(TorchFunctionMode):
     makers = frozenset({torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros})
 
     def __init__(self, name: str, weights: int) -> None:
-        self.name, self.left = name, 10 * weights + 100_000  # initial values take temporaries
+        self.name, self.left = name, 10 * weights + 10_000  # initial values take temporaries
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self.makers:
@@ -171,6 +172,7 @@ def arguments(kind: type) -> list[str]:
 def _get(tensors: Mapping[str, Tensor], name: object) -> Tensor:
     if not isinstance(name, str) or name not in tensors:
         raise InputError(
-            f"The tensor {name!r} is missing from the weights.{nearest(str(name), tensors)}"
+            f"The tensor {name!r} is missing from the weights; the folder is not a whole saved "
+            "model."
         )
     return tensors[name]
