@@ -95,6 +95,22 @@ def test_the_rest_is_measured_per_channel() -> None:
     assert torch.allclose(c.diagonal().view(SHAPE), (std[0] ** 2).expand(SHAPE), rtol=0.09)
 
 
+def test_the_rest_stays_outside_modes_that_join_channels() -> None:
+    """U^T V U is the measured E, though the channels' rests differ; V is symmetric, positive."""
+    modes = prior(3).modes
+    inside = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=DOUBLE)).expand(2, 3, 3)
+    rest = torch.tensor([[4.0, 0.25]], dtype=DOUBLE).expand(2, 2)
+    knots = torch.tensor([-1.0, 1.0], dtype=DOUBLE)
+    found = Calibrated(VE(clock=CLOCK), modes, knots, inside, rest)
+    v, u = dense(found, torch.tensor(0.5, dtype=DOUBLE)), modes.flatten(1)
+    assert torch.allclose(v, v.T, atol=1e-12)
+    assert torch.allclose(u @ v @ u.T, inside[0], atol=1e-12)
+    outside = torch.eye(SIZE, dtype=DOUBLE) - u.T @ u
+    expected = outside @ torch.diag(rest[0].repeat_interleave(8)) @ outside
+    assert torch.allclose(outside @ v @ outside, expected, atol=1e-12)
+    assert torch.allclose(v, u.T @ inside[0] @ u + expected, atol=1e-12)
+
+
 def test_a_covariance_stays_positive_between_levels() -> None:
     """Interpolated from levels whose correlations differ in sign."""
     modes = torch.eye(SIZE, dtype=DOUBLE).view(SIZE, *SHAPE)

@@ -50,7 +50,7 @@ def test_the_elliptic_benchmark_is_found_whole() -> None:
 def test_a_spectrum_is_found(basis: Basis) -> None:
     """The fitted density is the true one at its knots (a ring of one mode has an s.d. of 4.5 %),
     and carries over to a finer grid."""
-    truth, lengths = Matern(0.15, 1.5, 1.3), (1.0, 1.0)
+    truth, lengths = Matern(0.15, 1.5, 1.3), (1.0, 1.4)
     x = drawn(Spectral(truth, lengths, basis), 1000, 24, 24)
     found = fit.spectrum(x, basis, lengths)
     k2 = torch.tensor(found.wavenumber, dtype=DOUBLE) ** 2

@@ -16,6 +16,8 @@ from sciddm.guide.moments import Gain, factor, kalman_gain, marginal
 from sciddm.observe import Coarsen, Function, Observation, points
 from sciddm.pde import Poisson
 from sciddm.process import VE, VP, Clocked, Flow, LogLinear, Process
+from sciddm.random import Streams
+from sciddm.solve import Diffusion
 
 DOUBLE = torch.float64
 GRID = (6, 7)
@@ -292,6 +294,40 @@ def test_gains_do_not_lose_digits_in_float32() -> None:
     found, _ = Gain(observation, gaussian).at(t, torch.zeros(1, 1, n, n))
     assert found.dtype == torch.float32
     assert float((found - exact).norm() / exact.norm()) < 1e-4
+
+
+class Measured(Moments):
+    """The exact covariance times ``share``, said to be measured or exact."""
+
+    exact = False
+
+    def __init__(self, gaussian: Gaussian, share: float, exact: bool) -> None:
+        self.gaussian, self.share, self.exact = gaussian, share, exact  # type: ignore[misc]
+
+    def covariance(self, t: Tensor) -> LinearMap:
+        v = self.gaussian.covariance(t)
+        return lambda g: self.share * v(g)
+
+    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+        return update
+
+
+def test_members_of_a_measured_covariance_that_is_too_small_still_fit_their_sensors() -> None:
+    """100 times too small: inflated, members fit; taken for exact, they do not."""
+    gaussian = Gaussian(torch.zeros(()), PRIOR, VE(clock=CLOCK))
+    operator, variance, count = sensors().operator, torch.tensor(0.05), 40
+    truth = gaussian.sample(torch.zeros(count, 1, *GRID, dtype=DOUBLE), Streams.of(0, count))
+    error = Streams.of(1, count).normal(torch.zeros(count, 8, dtype=DOUBLE)) * 0.05**0.5
+    seen = Observation(operator(truth) + error, operator, variance)
+
+    def misfit(moments: Moments) -> float:
+        sampler = Diffusion(Conditioned(gaussian, seen, moments), steps=40)
+        x = sampler((count, 1, *GRID), Context(), Streams.of(2, count))
+        return float(seen.misfit(x).square().mean().sqrt())
+
+    assert 0.8 < misfit(gaussian) < 1.2
+    assert 0.5 < misfit(Measured(gaussian, 0.01, exact=False)) < 1.6
+    assert misfit(Measured(gaussian, 0.01, exact=True)) > 2
 
 
 def test_a_singular_system_is_met_by_a_ridge() -> None:
