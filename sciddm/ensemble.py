@@ -260,7 +260,8 @@ def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
     ds = ds.assign_coords(member=("member", np.arange(job.members)))
     if labels:
         name = str(labels[0].name)
-        ds = ds.assign_coords({name: (name, [v.values for v in labels], dict(labels[0].attrs))})
+        # joined as variables: dates of a model calendar are objects, which numpy would nest
+        ds = ds.assign_coords({name: xr.Variable.concat([v.variable for v in labels], name)})
         lead[name] = len(labels)
     shape = (*lead.values(), *model.codec.grid.shape)
     ds = ds.assign_coords(_kept(job, ds))
@@ -278,11 +279,12 @@ def _assemble(job: Job, blocks: list[Block]) -> xr.Dataset:
     for group in by_case.values():
         ds = xr.concat([b.fields for b in group], "member")
         label = group[0].label
-        parts.append(ds if label is None else ds.expand_dims({str(label.name): [label.values]}, 1))
+        if label is not None:
+            name = str(label.name)
+            ds = ds.assign_coords({name: label.variable}).expand_dims(name, 1)
+        parts.append(ds)
     first = blocks[0].label
     ds = parts[0] if first is None else xr.concat(parts, str(first.name))
-    if first is not None:
-        ds[str(first.name)].attrs.update(first.attrs)
     ds = ds.assign_coords(_kept(job, ds))
     misfit = torch.cat([b.misfit for b in blocks])
     attrs = _attrs(job, job.target)
@@ -303,7 +305,7 @@ def _digest(job: Job, model: Model) -> str:
     """The model and what is seen, hashed: a run is not resumed with others."""
     encoder = Encoder()
     tree = [encoder.encode(part) for part in (model.codec, model.sampler, model.moments)]
-    words = hashlib.sha256(json.dumps([tree, _attrs(job, model)], sort_keys=True).encode())
+    words = hashlib.sha256(json.dumps([tree, _attrs(job, model), job.members]).encode())
     for name, tensor in sorted(encoder.tensors.items()):
         words.update(name.encode() + tensor.numpy().tobytes())
     if job.seen is not None:
