@@ -26,7 +26,7 @@ import sciddm
 from sciddm import fit, nn
 from sciddm.calibrate import Calibrated, TwoPhase
 from sciddm.data import split
-from sciddm.data.codec import Normaliser
+from sciddm.data.codec import Normaliser, TwoValued
 from sciddm.denoise import Preconditioned
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Diffusion
@@ -53,7 +53,8 @@ def build(
     denoiser = Preconditioned(backbone, process)
     blank = torch.zeros(1, len(eof), len(eof))
     measured = Calibrated(process, eof.half(), torch.zeros(1), blank, torch.zeros(1, 2))
+    two = TwoValued(codec, "coefficient", 3.0, 12.0)
     low, high = ((v - float(codec.mean[0].ravel()[0])) / float(codec.std[0]) for v in (3.0, 12.0))
     moments = TwoPhase(measured, 0, low, high)
     task = sciddm.Task(sciddm.View(names))
-    return sciddm.Model(task, codec, Diffusion(denoiser, steps=steps), moments=moments)
+    return sciddm.Model(task, two, Diffusion(denoiser, steps=steps), moments=moments)

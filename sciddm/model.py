@@ -71,6 +71,7 @@ CLASSES: dict[str, type] = {
         codecs.Grid,
         codecs.Normaliser,
         codecs.Derived,
+        codecs.TwoValued,
         Task,
         View,
     )

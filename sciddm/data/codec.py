@@ -125,9 +125,13 @@ class Codec(ABC):
     def at(self, grid: Grid) -> Codec:
         """The same codec on another grid. Raises `InputError` where its statistics forbid it."""
 
+    @abstractmethod
+    def finish(self, values: Tensor) -> Tensor:
+        """Physical (B, K, *grid) -> what is given out, where a draw has to be made exact."""
+
     def decode(self, x: Tensor, leading: xr.DataArray) -> xr.Dataset:
         """Normalised (B, C, *grid) -> Dataset, with the 1-D coordinate ``leading`` for the rows."""
-        values = self.physical(x).detach().cpu().numpy().astype(np.float32)
+        values = self.finish(self.physical(x)).detach().cpu().numpy().astype(np.float32)
         ds = self.grid.template().assign_coords({str(leading.name): leading})
         dims = (str(leading.dims[0]), *self.grid.dims)
         for k, (name, attrs) in enumerate(self.variables.items()):
@@ -236,6 +240,9 @@ class Normaliser(Codec):
         valid = torch.from_numpy(self.valid).to(x.device)
         return torch.where(valid, values, torch.full_like(values, torch.nan))
 
+    def finish(self, values: Tensor) -> Tensor:
+        return values
+
     def at(self, grid: Grid) -> Normaliser:
         same = grid.shape == self.grid.shape
         pointwise = self.mean[0].size > 1 or self.valid is not None
@@ -286,5 +293,53 @@ class Derived(Codec):
         values = self.inner.physical(x)
         return torch.cat([values, self.solver(values[:, :1])], dim=1)
 
+    def finish(self, values: Tensor) -> Tensor:
+        return torch.cat([self.inner.finish(values[:, :-1]), values[:, -1:]], dim=1)
+
     def at(self, grid: Grid) -> Derived:
+        return replace(self, inner=self.inner.at(grid))
+
+
+@dataclass(frozen=True, eq=False)
+class TwoValued(Codec):
+    """Another codec, one of whose variables has two values: draws are set to the nearer one.
+
+    What sensors see stays differentiable; only what is given out is exact.
+    """
+
+    inner: Codec
+    name: str
+    low: float
+    high: float
+
+    @property
+    def grid(self) -> Grid:  # type: ignore[override]
+        return self.inner.grid
+
+    @property
+    def variables(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.inner.variables
+
+    @property
+    def channels(self) -> int:
+        return self.inner.channels
+
+    @property
+    def mask(self) -> Tensor | None:
+        return self.inner.mask
+
+    def encode(self, arrays: Mapping[str, np.ndarray]) -> Tensor:
+        return self.inner.encode(arrays)
+
+    def physical(self, x: Tensor) -> Tensor:
+        return self.inner.physical(x)
+
+    def finish(self, values: Tensor) -> Tensor:
+        values = self.inner.finish(values).clone()
+        channel = list(self.variables).index(self.name)
+        above = values[:, channel] > 0.5 * (self.low + self.high)
+        values[:, channel] = torch.where(above, self.high, self.low)
+        return values
+
+    def at(self, grid: Grid) -> TwoValued:
         return replace(self, inner=self.inner.at(grid))

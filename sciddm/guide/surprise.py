@@ -3,8 +3,9 @@ r"""When the observations surprise the prior: adaptive inflation of its covarian
 The gap d = y - A x_hat should have covariance A V A^T + R. A trained network that is asked about
 fields it never met, which guidance does at every step, is wrong by more than its V: then
 chi^2 = d^T (A V A^T + R)^{-1} d exceeds its mean n by far. For such members V is multiplied by the
-factor lambda > 1 that brings chi^2 back to n. Members then fit their observations, and a model
-whose V is right is left alone: its chi^2 passes n + 3 sqrt(2 n) about once in a thousand steps.
+factor lambda > 1 that brings chi^2 back to its upper limit, n + 3 sqrt(2 n). Members then fit their
+observations, and a model whose V is right is left alone: its chi^2 passes the limit about once in a
+thousand steps, and lambda starts there from 1.
 
 References
 ----------
@@ -51,16 +52,17 @@ class Surprise:
         lambda is 1 for a row whose chi^2 is below n + 3 sqrt(2 n).
         """
         n = gap.shape[1]
+        limit = n + 3 * math.sqrt(2 * n)
         along = gap.double() @ self._turn
         power = along.square()
-        large = (power / (self.ratio + 1)).sum(1) > n + 3 * math.sqrt(2 * n)
+        large = (power / (self.ratio + 1)).sum(1) > limit
         if not bool(large.any()):
             return gap
         low = torch.zeros(len(gap), 1, dtype=torch.float64)
         high = torch.full_like(low, math.log(LARGEST))
         for _ in range(50):
             middle = 0.5 * (low + high)
-            over = (power / (middle.exp() * self.ratio + 1)).sum(1, keepdim=True) > n
+            over = (power / (middle.exp() * self.ratio + 1)).sum(1, keepdim=True) > limit
             low, high = torch.where(over, middle, low), torch.where(over, high, middle)
         factor = torch.where(large[:, None], high.exp(), torch.ones_like(high))
         longer = along * factor * (self.ratio + 1) / (factor * self.ratio + 1)

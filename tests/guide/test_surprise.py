@@ -43,10 +43,11 @@ def test_a_surprised_row_gets_the_update_of_the_inflated_covariance() -> None:
     gain = spread @ torch.linalg.inv(spread + noise)
     for d, e in zip(gap, longer, strict=True):
         low, high = 1.0, 1e8
-        for _ in range(200):  # the factor that brings chi^2 back to n, densely
+        limit = 40 + 3 * 80**0.5
+        for _ in range(200):  # the factor that brings chi^2 back to its limit, densely
             middle = (low * high) ** 0.5
             chi = d @ torch.linalg.solve(middle * spread + noise, d)
-            low, high = (middle, high) if chi > 40 else (low, middle)
+            low, high = (middle, high) if chi > limit else (low, middle)
         inflated = high * spread @ torch.linalg.solve(high * spread + noise, d)
         assert torch.allclose(gain @ e, inflated, rtol=1e-6, atol=1e-8)
 
