@@ -21,6 +21,7 @@ from torch import Tensor
 
 import sciddm as sd
 from sciddm import recipe
+from sciddm.data.codec import TwoValued
 from sciddm.guide import DPS
 from sciddm.model import Model
 from sciddm.score import brier, coverage, crps, gaussian_crps, spread_skill
@@ -38,13 +39,15 @@ class LinearGaussian:
     """N(mean, sample covariance) of the training fields, conditioned on points of the solution."""
 
     def __init__(self, model: Model, samples: int) -> None:
+        # the normaliser alone: the mean of two phases is not one of them
+        codec = model.codec.inner if isinstance(model.codec, TwoValued) else model.codec
         train = fields(samples, 0)
-        names = list(model.codec.variables)
-        self.x = model.codec.encode({n: train[n].values for n in names}).flatten(1)
+        names = list(codec.variables)
+        self.x = codec.encode({n: train[n].values for n in names}).flatten(1)
         self.mean = self.x.mean(0)
         self.x -= self.mean
         self.variance = self.x.square().mean(0).double()
-        self.codec = model.codec
+        self.codec = codec
 
     def posterior(self, seen: sd.Observed) -> tuple[xr.Dataset, xr.Dataset]:
         """Mean and s.d. of every variable."""
@@ -124,7 +127,7 @@ def main() -> None:
     cases, members = (8 if args.quick else 24), 64
     model = sd.load(ROOT / "models" / "darcy")
     truths = fields(cases, 999)
-    std = NOISE * float(model.codec.std[1])
+    std = NOISE * float(truths["solution"].std())
     pairs = [
         (truths.isel(sample=i, drop=True), observe(truths.isel(sample=i, drop=True), i, std))
         for i in range(cases)
