@@ -9,7 +9,7 @@ Backbone
     Guidance uses the network's own error covariance, measured on the validation split in the span
     of the data's leading EOFs.
 Trained on
-    `datasets/darcy.py`, size small: 9,000 pairs at 64 x 64.
+    `datasets/darcy.py`, 30,000 pairs at 64 x 64, of which 27,000 train.
 Scores
     `python benchmarks/darcy.py`; see models/darcy/card.md.
 Do not use for
