@@ -72,8 +72,8 @@ class Calibrated(Moments):
 
         return apply
 
-    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
-        return update
+    def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
+        return update(gap)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +92,8 @@ class Scaled(Moments):
         inner = self.base.covariance(t)
         return lambda g: factor.to(g) * inner(g)
 
-    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
-        return update
+    def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
+        return update(gap)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class TwoPhase(Moments):
     prior. The mean covariance of ``inner`` spreads an update evenly; here the update of the channel
     is weighted by that variance over its own mean, so phase boundaries move and interiors stay (the
     delta method for a logistic link; McCullagh and Nelder, Generalized linear models, 1989, eq.
-    2.13).
+    2.13). Observations of that channel itself are taken as they are: they know the cell better.
 
     Parameters
     ----------
@@ -122,13 +122,14 @@ class TwoPhase(Moments):
     def covariance(self, t: Tensor) -> LinearMap:
         return self.inner.covariance(t)
 
-    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
+    def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
         x = x_hat[:, self.channel]
         variance = ((self.high - x) * (x - self.low)).clamp_min(0)
         mean = variance.flatten(1).mean(1).clamp_min(1e-3 * (self.high - self.low) ** 2)
-        weight = torch.ones_like(update)
+        weight = torch.ones_like(x_hat)
         weight[:, self.channel] = variance / mean.view(-1, *[1] * (x.ndim - 1))
-        return weight * update
+        own = (rows[:, self.channel].flatten(1) != 0).any(1).to(gap)
+        return update(gap * own) + weight * update(gap * (1 - own))
 
 
 def errors(

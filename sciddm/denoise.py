@@ -77,9 +77,12 @@ class Moments(ABC):
         """Cov[X | x_t] at the one time ``t`` (scalar), as a map on fields (n, C, *grid)."""
 
     @abstractmethod
-    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
-        """The ``update`` of ``x_hat`` under this covariance, where it depends on the state: both
-        (B, C, *grid). A covariance that is the same in every state returns it as it is."""
+    def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
+        """The update of ``x_hat`` (B, C, *grid) that the gaps (B, n) of the observations call for.
+
+        rows : (n, C, *grid), the operator. update : gaps -> fields, the gain of `covariance`. A
+        covariance that is the same in every state returns ``update(gap)``.
+        """
 
 
 def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
@@ -124,8 +127,8 @@ class Gaussian(Denoiser, Moments):
         """Variance of X given x_t, averaged over the values of a field ``like``: a scalar."""
         return self.prior.average(like, self.process.noise, self._variance(t))
 
-    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
-        return update
+    def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
+        return update(gap)
 
     def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x_s on the probability flow through x_t, exactly: each eigendirection is rescaled by

@@ -47,19 +47,22 @@ class Gain:
         law of the gap that it is for."""
         key = float(t)
         if key not in self._known:
-            if self._rows is None:
-                # in float64: smooth operators and small errors make the system ill-conditioned
-                rows = self.observation.operator.rows(torch.zeros_like(like[:1]))
-                self._rows = rows.double()
-            noise = self.observation.covariance
-            images = self.moments.covariance(t.reshape(()))(self._rows)
-            spread = gram(self._rows, images)
+            rows, noise = self.rows(like), self.observation.covariance
+            images = self.moments.covariance(t.reshape(()))(rows)
+            spread = gram(rows, images)
             gain = torch.cholesky_solve(images.flatten(1), factor(spread + noise))
-            known = gain.view_as(self._rows).to(like), Surprise(spread, noise)
+            known = gain.view_as(rows).to(like), Surprise(spread, noise)
             if (len(self._known) + 1) * known[0].nbytes > self.memory:
                 return known
             self._known[key] = known
         return self._known[key]
+
+    def rows(self, like: Tensor) -> Tensor:
+        """The rows of the operator, (n, C, *grid), float64: smooth operators and small errors make
+        the system ill-conditioned."""
+        if self._rows is None:
+            self._rows = self.observation.operator.rows(torch.zeros_like(like[:1])).double()
+        return self._rows
 
 
 class Conditioned(Denoiser):
@@ -90,7 +93,10 @@ class Conditioned(Denoiser):
         gap = self.observation.residual(x_hat)
         if not self.moments.exact:
             gap = surprise.stretch(gap)
-        return x_hat + self.moments.respond(x_hat, (gap @ gain.flatten(1)).view_as(x_hat))
+        flat = gain.flatten(1)
+        return x_hat + self.moments.respond(
+            x_hat, gap, self._gain.rows(x_t), lambda d: (d @ flat).view_as(x_hat)
+        )
 
     def given(self, observation: Observation) -> Conditioned:
         """The same sensors and errors with other values; shares the gains."""

@@ -224,8 +224,8 @@ def test_rules_nest() -> None:
             gain = kalman_gain(v, rows, self.observation.covariance).flatten(1)
             return lambda g: v(g) - ((v(g).flatten(1) @ rows.flatten(1).T) @ gain).view_as(g)
 
-        def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
-            return update
+        def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
+            return update(gap)
 
     gaussian = Gaussian(torch.tensor(0.3), PRIOR, VP(clock=CLOCK))
     first = sensors()
@@ -260,8 +260,8 @@ def test_gains_are_remembered_within_their_memory() -> None:
             calls.append(float(t))
             return lambda g: 2.0 * g
 
-        def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
-            return update
+        def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
+            return update(gap)
 
     like = torch.zeros(1, 1, *GRID)
     gain = Gain(sensors(), Counting())
@@ -308,8 +308,8 @@ class Measured(Moments):
         v = self.gaussian.covariance(t)
         return lambda g: self.share * v(g)
 
-    def respond(self, x_hat: Tensor, update: Tensor) -> Tensor:
-        return update
+    def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
+        return update(gap)
 
 
 def test_members_of_a_measured_covariance_that_is_too_small_still_fit_their_sensors() -> None:

@@ -57,8 +57,13 @@ def test_a_two_phase_update_moves_the_boundary_and_not_the_interior() -> None:
         VE(), torch.zeros(1, 2, 4), torch.zeros(1), torch.zeros(1, 1, 1), torch.zeros(1, 2)
     )
     x_hat = torch.tensor([[[-1.0, -0.5, 0.0, 1.0], [3.0, 3.0, 3.0, 3.0]]])
-    update = torch.ones_like(x_hat)
-    moved = TwoPhase(blank, 0, -1.0, 1.0).respond(x_hat, update)
+    rows = torch.zeros(2, 2, 4)
+    rows[0, 0, 1] = rows[1, 1, 2] = 1.0  # the first sees the phases, the second the other channel
+    phases = TwoPhase(blank, 0, -1.0, 1.0)
     variance = torch.tensor([0.0, 0.75, 1.0, 0.0])  # (1 - x)(x + 1)
-    assert torch.allclose(moved[0, 0], variance / variance.mean())
-    assert torch.equal(moved[0, 1], update[0, 1])
+    for gap, weight in (([0.0, 1.0], variance / variance.mean()), ([1.0, 0.0], torch.ones(4))):
+        moved = phases.respond(
+            x_hat, torch.tensor([gap]), rows, lambda d: d.sum() * torch.ones_like(x_hat)
+        )
+        assert torch.allclose(moved[0, 0], weight)
+        assert torch.equal(moved[0, 1], torch.ones(4))
