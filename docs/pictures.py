@@ -216,41 +216,92 @@ def steps() -> tuple[Figure, Figures]:
 
 def base() -> tuple[Figure, Figures]:
     """A small network trained with and without the Gaussian base: its error over the exact one."""
+    ds = shelf("datasets", "poisson").fields(600, 32)
+    build = shelf("models", "poisson").build
+    models = {"with base": build(ds), "without base": build(ds, base=False)}
+    held = split.select(ds, "validation")
+    logs = {name: learned(model, ds, 120) for name, model in models.items()}
+    return over_exact(models["with base"], held, logs)
+
+
+def curves() -> tuple[Figure, Figures]:
+    """The same of the shipped model, from the kept logs of the two runs."""
+    runs = {"with base": "poisson", "without base": "poisson_plain"}
+    logs = {}
+    for name, run in runs.items():
+        logs[name] = logged(run)
+    # the first of the fields that the trainer validates on
+    held = shelf("datasets", "poisson").fields(256, 64, 0, 9000)
+    return over_exact(trained("poisson"), held, logs)
+
+
+def short() -> tuple[Figure, Figures]:
+    """The validation losses of the t2m model, over the error of its base: a short record."""
+    log = logged("t2m_uk")
+    lines = xr.DataArray(
+        np.array([line["by_level"] for line in log]),
+        dims=("step", "kappa"),
+        coords={
+            "step": [line["step"] for line in log],
+            "kappa": np.exp(log[0]["log_kappa"]),
+        },
+        attrs={"long_name": "squared error / base"},
+    ).isel(kappa=[2, 5, 8, 10])
+    mean = [line["validation"] for line in log]
+    figures = {f"step {line['step']}": value for line, value in zip(log, mean, strict=True)}
+    fig = plot.learning_curves({"validation": lines})
+    for ax in fig.axes:
+        ax.set_yscale("linear")
+        ax.axhline(1.0, color="black", lw=0.8)
+    return fig, figures
+
+
+def logged(run: str) -> list[dict]:
+    """The log of a training run, as it was kept beside these pages."""
+    path = present(ROOT / "docs" / "curves" / f"{run}.jsonl", f"sciddm train configs/{run}.toml")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def over_exact(
+    model: sd.Model, held: xr.Dataset, logs: dict[str, list[dict]]
+) -> tuple[Figure, Figures]:
+    """Losses at four noise levels, over those of the exact denoiser on the same fields and noise.
+
+    ``model`` has the base of the first log; the second started from no base.
+    """
     from sciddm.train import encoded, validation_losses
 
-    ds = shelf("datasets", "poisson").fields(600, 32)
-    recipe_of = shelf("models", "poisson")
-    first = recipe_of.build(ds)
-    # an untrained network on the true law is the exact denoiser
-    exact = recipe_of.exact(first)
+    exact = shelf("models", "poisson").exact(model)
+    # with nothing to add, a network on the true law is the exact denoiser
     oracle = Preconditioned(
-        first.sampler.denoiser.backbone, first.sampler.denoiser.process, exact.sampler.denoiser
+        lambda x, log_kappa, context: torch.zeros_like(x[:, :1]),  # type: ignore[arg-type]
+        exact.sampler.denoiser.process,
+        exact.sampler.denoiser,
     )
-    held = encoded(split.select(ds, "validation"), exact.codec, "sample")
+    x = encoded(held, exact.codec, "sample")[:256]
     with torch.no_grad():
-        _, floor = validation_losses(oracle, held, None)
-    levels, curves = [2, 5, 8, 10], {}
-    for name, model in (("with base", first), ("without base", recipe_of.build(ds, base=False))):
-        denoiser = model.sampler.denoiser
-        times = oracle.process.times(len(floor)).flip(0)
-        # losses are in units of what the network starts from; the unit here is the exact error
-        unit = (denoiser.scale(times, held) / oracle.scale(times, held)) ** 2 / floor
-        log = learned(model, ds, 150)
-        curves[name] = xr.DataArray(
-            (np.array([line["by_level"] for line in log]) * unit.numpy())[:, levels],
-            dims=("step", "kappa"),
-            coords={
-                "step": [line["step"] for line in log],
-                "kappa": np.exp(log[0]["log_kappa"])[levels],
-            },
-            attrs={"long_name": "squared error / exact"},
-        )
-    figures = {
-        f"{name}, kappa {float(k):.3g}": float(c.sel(kappa=k)[-1])
-        for name, c in curves.items()
-        for k in c["kappa"].values
+        log_kappa, floor = validation_losses(oracle, x, None)
+    times = oracle.process.times(len(floor)).flip(0)
+    kappa = log_kappa.exp()
+    starts = {
+        "with base": model.sampler.denoiser.scale(times, x),
+        "without base": kappa / (1 + kappa**2).sqrt(),
     }
-    return plot.learning_curves(curves), figures
+    lines = {}
+    for name, log in logs.items():
+        unit = (starts[name] / oracle.scale(times, x)) ** 2 / floor
+        lines[name] = xr.DataArray(
+            np.array([line["by_level"] for line in log]) * unit.numpy(),
+            dims=("step", "kappa"),
+            coords={"step": [line["step"] for line in log], "kappa": kappa.numpy()},
+            attrs={"long_name": "squared error / exact"},
+        ).isel(kappa=[2, 5, 8, 10])
+    figures = {
+        f"{name}, kappa {float(k):.3g}": float(line.sel(kappa=k)[-1])
+        for name, line in lines.items()
+        for k in line["kappa"].values
+    }
+    return plot.learning_curves(lines), figures
 
 
 def learned(model: sd.Model, ds: xr.Dataset, steps: int) -> list[dict]:
@@ -274,9 +325,9 @@ def own() -> tuple[Figure, Figures]:
     """What `sciddm demo --data ... --variable t2m` draws, on the store of the ERA5 recipe."""
     demo = shelf("pipelines", "demo")
     path = present(ROOT / "stores" / "t2m_uk.zarr", "sciddm make era5_t2m_uk stores/t2m_uk.zarr")
-    truth, seen, name, methods = demo.own(str(path), "t2m", 0)
-    post = next(iter(methods.values()))(seen, 64, 0)
-    return plot.recovery(truth[name], post[name], seen.values), demo.scores(post[name], truth[name])
+    truth, values, std, name, methods = demo.own(str(path), "t2m", 0)
+    post = next(iter(methods.values()))(sd.Observed(values, std=std), 64, 0)
+    return plot.recovery(truth[name], post[name], values), demo.scores(post[name], truth[name])
 
 
 def poisson() -> tuple[Figure, Figures]:
@@ -305,22 +356,19 @@ def darcy() -> tuple[Figure, Figures]:
 
 
 def swath() -> tuple[Figure, Figures]:
-    """The trained t2m model and optimal interpolation: 14 columns of an hour were not seen."""
+    """The trained t2m model and optimal interpolation: 14 columns of some hours were not seen."""
     model = trained("t2m_uk")
     path = present(ROOT / "stores" / "t2m_uk.zarr", "sciddm make era5_t2m_uk stores/t2m_uk.zarr")
-    truth = split.select(store.open(path), "test")["t2m"].isel(time=60, drop=True).load()
+    truth = split.select(store.open(path), "test")["t2m"].isel(time=slice(12, None, 36)).load()
     rng = np.random.default_rng(0)
     seen = truth + 0.1 * rng.standard_normal(truth.shape)
-    gap = slice(18, 32)
-    seen[:, gap] = np.nan
-    observed = sd.Observed(seen.rename("t2m"), std=0.1)
+    gap = {"longitude": slice(18, 32)}
+    seen[{"time": slice(None), **gap}] = np.nan
     figures = {}
     for name, draw in (("optimal interpolation", sd.krige), ("network", sd.recover)):
-        post = draw(model, observed, members=64, seed=0)["t2m"]
-        figures[f"{name}: crps in the gap"] = float(
-            score.crps(post.isel(longitude=gap), truth.isel(longitude=gap))
-        )
-    return plot.recovery(truth, post, seen), figures
+        post = draw(model, sd.Observed(seen, std=0.1), members=32, seed=0)["t2m"]
+        figures[f"{name}: crps in the gap"] = float(score.crps(post.isel(gap), truth.isel(gap)))
+    return plot.recovery(*(f.isel(time=1, drop=True) for f in (truth, post, seen))), figures
 
 
 def trained(name: str) -> sd.Model:
@@ -336,7 +384,8 @@ def present(path: Path, how: str) -> Path:
 
 
 PICTURES: dict[str, Callable[[], tuple[Figure, Figures]]] = {
-    f.__name__: f for f in (words, heard, wrong, dps, steps, base, own, poisson, darcy, swath)
+    f.__name__: f
+    for f in (words, heard, wrong, dps, steps, base, curves, short, own, poisson, darcy, swath)
 }
 
 
