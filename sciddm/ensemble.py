@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+import zarr
 from torch import Tensor
 
+from sciddm.data import disk
 from sciddm.data import store as stores
 from sciddm.data.manifest import plain_bytes
 from sciddm.denoise import Context, Denoiser, Gaussian
@@ -223,6 +225,7 @@ def run(
         finished_ds = stores.open(store)
         if finished_ds.attrs.get("job") != template.attrs["job"]:
             raise InputError(f"{store} holds the draws of another job; choose another name.")
+        stores.finalize(store)  # what a kill at the very end left behind
         return finished_ds
     chunks = {"member": min(BLOCK, job.members)} | ({str(labels[0].name): 1} if labels else {})
     if stores.done(store) and not resume:
@@ -238,11 +241,33 @@ def run(
         fields = block.fields.drop_vars(list(block.fields.coords))
         if labels:
             fields = fields.expand_dims({str(labels[0].name): 1}, axis=1)
+        _note_misfit(store, stores.region_key(region), block.misfit)
         stores.put(store, fields, region)
         count += 1
         progress(count, total)
+    _sum_misfits(store)
     stores.finalize(store)
     return stores.open(store)
+
+
+def _note_misfit(store: Path, key: str, misfit: Tensor) -> None:
+    """Keep the misfits of a block beside the unfinished store, before it is recorded as done."""
+    folder = store.with_name(f"{store.name}.partial") / "misfit"
+    folder.mkdir(exist_ok=True)
+    disk.write_json(folder / f"{key}.json", misfit.tolist())
+
+
+def _sum_misfits(store: Path) -> None:
+    partial = store.with_name(f"{store.name}.partial")
+    files = sorted((partial / "misfit").glob("*.json"))
+    misfit = torch.tensor([v for f in files for v in json.loads(f.read_text())])
+    if len(misfit):
+        group = zarr.open_group(partial / "store", mode="r+", use_consolidated=False)
+        group.attrs["misfit_sd"] = _rms(misfit)
+
+
+def _rms(misfit: Tensor) -> float:
+    return round(float(misfit.double().square().mean().sqrt()), 4)
 
 
 def _region(labels: list[xr.DataArray], case: int, first: int, job: Job) -> dict[str, slice]:
@@ -289,7 +314,7 @@ def _assemble(job: Job, blocks: list[Block]) -> xr.Dataset:
     misfit = torch.cat([b.misfit for b in blocks])
     attrs = _attrs(job, job.target)
     if len(misfit):
-        attrs["misfit_sd"] = round(float(misfit.square().mean().sqrt()), 4)
+        attrs["misfit_sd"] = _rms(misfit)
     return ds.assign_attrs(attrs)
 
 
