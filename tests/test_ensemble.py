@@ -416,10 +416,10 @@ CHANGES: dict[str, Callable[[Job], Job]] = {
 
 def nudged(model: sd.Model) -> sd.Model:
     """One weight by one unit in its last place."""
-    other = deepcopy(model.sampler.denoiser)
-    weight = next(other.parameters()).data.view(-1)
+    sampler, moments = deepcopy((model.sampler, model.moments))
+    weight = next(sampler.denoiser.parameters()).data.view(-1)
     weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
-    return replace(model, sampler=replace(model.sampler, denoiser=other))
+    return replace(model, sampler=sampler, moments=moments)
 
 
 @pytest.mark.parametrize("finished", [False, True])
