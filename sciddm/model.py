@@ -25,7 +25,7 @@ from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
 from sciddm.data import disk
 from sciddm.data.codec import Codec
-from sciddm.denoise import CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
+from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
 from sciddm.solve import Diffusion, Solver
 from sciddm.task import Task, View
@@ -111,8 +111,24 @@ class Model:
         return next((g for g in known if isinstance(g, Gaussian)), None)
 
     def at(self, sizes: Mapping[str, int]) -> Model:
-        """The same model on a grid of other sizes over the same domain."""
-        return replace(self, codec=self.codec.at(self.codec.grid.resized(sizes)))
+        """The same model on a grid of other sizes over the same domain.
+
+        Raises `InputError` where its codec, network or covariance is tied to the training grid.
+        """
+        codec = self.codec.at(self.codec.grid.resized(sizes))
+        if codec.grid.shape != self.codec.grid.shape:
+            blank, t = torch.zeros(1, codec.channels, *codec.grid.shape), torch.tensor(0.5).double()
+            try:
+                with torch.no_grad():
+                    self.sampler.denoiser(blank, t, Context())
+                    if self.moments is not None:
+                        self.moments.covariance(t)(blank)
+            except (RuntimeError, IndexError, ValueError):
+                raise InputError(
+                    f"This model is tied to its grid {self.codec.grid.shape}, by its network or by "
+                    f"its measured covariance; got {codec.grid.shape}. Use the training grid."
+                ) from None
+        return replace(self, codec=codec)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the folder: a new one beside it first, then swapped in whole.

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from sciddm.data.codec import Codec, Grid
-from sciddm.data.names import find, same_units
+from sciddm.data.names import find, rank, same_units
 from sciddm.errors import InputError, nearest
 from sciddm.observe import Coarsen, Function, Observation, Operator, points
 
@@ -45,8 +45,8 @@ class Observed:
     values : DataArray named like a variable of the model, or Dataset of several. Either on grid
         dims (NaN is unseen; any subset of coordinates, on the grid or between its points), or along
         one dim of scattered points with the position as coordinates named like the grid's dims. A
-        further dim ``time`` or ``sample`` counts cases. Latitudes and longitudes are also found by
-        their CF attributes, and longitudes by whole turns.
+        further dim ``sample``, or of time by name or by its dates, counts cases. Latitudes and
+        longitudes are also found by their CF attributes, and longitudes by whole turns.
     std : error s.d. in the variable's units: a number, one a variable, or an array like the values.
     coarsen : grid points averaged in each value along each dim; the values then lie on the coarse
         grid of whole blocks.
@@ -139,7 +139,7 @@ class Observed:
         array = _renamed(self._array(name), grid)
         if array.dtype.kind not in "fiu":
             raise InputError(f"Observed {name!r} holds {array.dtype} values; expected numbers.")
-        case_dims = [d for d in array.dims if d in CASE_DIMS and d not in grid.dims]
+        case_dims = _case_dims(array, grid)
         if len(case_dims) > 1:
             raise InputError(f"Observed {name!r} has two case dims {case_dims}; select one.")
         rest = [str(d) for d in array.dims if d not in case_dims]
@@ -265,6 +265,19 @@ def _on_land(part: _Part, name: str, codec: Codec) -> _Part:
             f"needs one; {int(lost.sum())} do. Leave them out."
         )
     return part
+
+
+def _case_dims(array: xr.DataArray, grid: Grid) -> list[Hashable]:
+    """Dims that count cases; a track of points along time is one case of many points."""
+    if len(array.dims) == 1 and all(
+        d in array.coords and array[d].dims == array.dims for d in grid.dims if d not in array.dims
+    ):
+        return []
+    return [
+        d
+        for d in array.dims
+        if d not in grid.dims and (d in CASE_DIMS or rank(array, d, "time") is not None)
+    ]
 
 
 def _beside(std: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataArray:

@@ -128,6 +128,16 @@ def test_a_model_on_another_grid_keeps_all_else(model: sd.Model) -> None:
     assert dict(sd.generate(finer, members=1).sizes) == {"member": 1, "y": 17, "x": 17}
 
 
+def test_a_model_that_is_tied_to_its_grid_says_so() -> None:
+    """A covariance measured on one grid: refused before a draw, in one line."""
+    ds = shelf("datasets", "darcy").fields(40, 9)
+    darcy = shelf("models", "darcy").build(ds, width=4, modes=3, blocks=1, eofs=(6, 4))
+    assert darcy.at({"y": 9}).codec.grid.shape == (9, 9)
+    for act in (lambda: darcy.at({"y": 17}), lambda: sd.generate(darcy, sizes={"y": 17})):
+        with pytest.raises(InputError, match=r"tied to its grid \(9, 9\).*got \(17, 9\)"):
+            act()
+
+
 def test_the_gaussian_inside(model: sd.Model) -> None:
     denoiser = model.sampler.denoiser
     assert isinstance(denoiser, Preconditioned) and isinstance(denoiser.base, Gaussian)
@@ -173,7 +183,7 @@ def with_folder(file: Path) -> None:
 PLACES = (0.0, 0.003, 0.21, 0.5, 0.83, 1.0)
 DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     # a manifest that was changed makes the file it speaks of the wrong one
-    **{f"bit {b} at {at} of {n}": (n.split(".")[0].replace("manifest", ""),
+    **{f"bit {b} at {at} of {n}": (n.split(".")[0].replace("manifest", "."),
                                    lambda p, n=n, at=at, b=b: flip(p / n, at, b))
        for n in FILES for at in PLACES for b in (0, 5)},
     **{f"{n} cut at {at}": (n.split(".")[0], lambda p, n=n, at=at: cut(p / n, at))

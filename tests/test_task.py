@@ -96,6 +96,12 @@ FORMS: dict[str, tuple[Callable[[], xr.DataArray], int]] = {
     "stations along another dim": (lambda: stations().swap_dims(station="ship"), 5),
     "float32": (lambda: stations().astype("f4"), 5),
     "one station": (lambda: stations()[:1], 1),
+    "a ship's track": (
+        lambda: stations().rename(station="time").assign_coords(
+            time=np.datetime64("2000-01-01", "ns") + np.arange(5)
+        ),
+        5,
+    ),
 }  # fmt: skip
 
 
@@ -193,11 +199,11 @@ def test_both_variables_of_a_model_at_once() -> None:
 TIMES = xr.date_range("2000-02-28", periods=3, calendar="noleap", use_cftime=True)
 
 
-@pytest.mark.parametrize("dim", ["time", "sample"])
+@pytest.mark.parametrize("dim", ["time", "sample", "valid_time", "day"])
 @pytest.mark.parametrize("last", [False, True])
 def test_cases_are_seen_one_by_one(dim: str, last: bool) -> None:
     """Patterns that change from case to case, labels that stay what they are."""
-    labels = TIMES if dim == "time" else np.array([17, 3, 40])
+    labels = np.array([17, 3, 40]) if dim == "sample" else TIMES
     fields = xr.concat([FIELD + k for k in range(3)], dim).assign_coords({dim: labels})
     fields = fields.where(fields[dim].copy(data=[0, 1, 2]) != FIELD.latitude.copy(data=range(6)))
     fields = fields.transpose(..., dim) if last else fields
@@ -211,6 +217,18 @@ def test_cases_are_seen_one_by_one(dim: str, last: bool) -> None:
         # the field of case k, seen exactly: the mean of the residuals is its offset
         gap = observation.residual(X) * 0.1 * 2**k
         np.testing.assert_allclose(gap, np.full((1, 40), k), atol=1e-3)
+
+
+def test_stations_that_report_in_turn() -> None:
+    """(time, station): fixed places, each hour those that were on the air."""
+    hours = xr.DataArray(np.arange(3), dims="time", coords={"time": TIMES})
+    values = (stations() + hours).where(hours != xr.DataArray(np.arange(5), dims="station"))
+    cases = list(sd.Observed(values.rename("t2m"), std=0.5).cases(WEATHER))
+    for k, (_, label, observation) in enumerate(cases):
+        assert label is not None and label.item() == TIMES[k]
+        np.testing.assert_allclose(observation.y, np.delete(stations() + k, k) / 0.5, rtol=1e-12)
+        gap = observation.residual(X) * 0.5
+        np.testing.assert_allclose(gap, np.full((1, 4), k), atol=1e-3)
 
 
 def test_a_variable_without_cases_is_seen_in_each() -> None:
