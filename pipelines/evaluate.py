@@ -28,7 +28,7 @@ def main(run: config.Run) -> None:
     from sciddm import score, verbs
     from sciddm.data import schema, split
 
-    ds, model = recipe.opened(data), sciddm.load(ask.model)
+    model, ds = sciddm.load(ask.model), recipe.opened(data)
     observed = schema.variables(ds, [ask.variable])[ask.variable]
     dim = ds.attrs["sciddm_sample_dim"]
     train, held = split.select(ds, "train"), split.select(ds, ask.split)

@@ -173,6 +173,52 @@ def test_a_command_that_was_killed_is_resumed(
     assert one == two
 
 
+# What a config may try; the file beside it would leave a marker if a line of it ran.
+ATTACKS = {
+    "a call for a recipe": (
+        'recipe = "poisson"',
+        "recipe = \"__import__('os').system('touch marker')\"",
+    ),
+    "a function for a recipe": ('recipe = "poisson"', 'recipe = "os.system"'),
+    "a recipe outside": ('recipe = "poisson"', 'recipe = "../evil.py"'),
+    "a recipe by its whole path": ('recipe = "poisson"', 'recipe = "{outside}/evil.py"'),
+    "a recipe by a link": ('recipe = "poisson"', 'recipe = "link.py"'),
+    "a recipe without a card": ('recipe = "poisson"', 'recipe = "evil.py"'),
+    "a call for a number": ("width = 4", "width = \"__import__('os').system('touch marker')\""),
+    "a target to instantiate": (
+        "width = 4",
+        "width = 4, _target_ = 'os.system', _args_ = ['touch marker']",
+    ),
+    "a store outside": ('"stores/poisson.zarr"', '"../marker"'),
+    "a store by its whole path": ('"stores/poisson.zarr"', '"{outside}/marker"'),
+    "a model outside": ('"trained/poisson"', '"trained/../../marker"'),
+    "a model by a link": ('"trained/poisson"', '"away/marker"'),
+    "a run outside": ("steps = 40", 'steps = 40\nrun = "../marker"'),
+    "a model over the shelf": ('"trained/poisson"', '"models/poisson.py"'),
+}
+
+
+@pytest.mark.parametrize(("line", "instead"), ATTACKS.values(), ids=ATTACKS.keys())
+def test_a_config_runs_nothing_and_writes_nowhere_else(
+    line: str, instead: str, house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = house.parent
+    evil = f"from pathlib import Path\nPath({str(outside / 'marker')!r}).touch()\n"
+    for place in (house, outside):
+        (place / "evil.py").write_text(evil)
+    (house / "link.py").symlink_to(outside / "evil.py")
+    (house / "away").symlink_to(outside)
+    text = EXPERIMENT.replace(line, instead.format(outside=outside))
+    assert text != EXPERIMENT
+    (house / "attack.toml").write_text(text)
+    before = sorted(str(p) for p in house.rglob("*")), (ROOT / "models/poisson.py").read_bytes()
+    assert cli.main(["train", "attack.toml"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (outside / "marker").exists() and not (house / "marker").exists()
+    after = sorted(str(p) for p in house.rglob("*")), (ROOT / "models/poisson.py").read_bytes()
+    assert after == before
+
+
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda f: f.name)
 def test_a_shipped_model_is_whole_small_and_says_what_it_is(folder: Path) -> None:
     model = sd.load(folder)
