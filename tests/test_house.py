@@ -369,7 +369,6 @@ def test_the_demo_on_a_month_of_hours_over_the_united_kingdom(
     )
 
 
-@pytest.mark.skipif(not (ROOT / "models/poisson/model.json").exists(), reason="not trained yet")
 def test_the_demo_of_the_house(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The shipped network stands at the exact posterior, from 3 % of the points."""
     rows = said(capsys, "demo", "--members", "16", "--json")["rows"]

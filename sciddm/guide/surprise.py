@@ -55,7 +55,7 @@ class Surprise:
         limit = n + 3 * math.sqrt(2 * n)
         along = gap.double() @ self._turn
         power = along.square()
-        large = (power / (self.ratio + 1)).sum(1) > limit
+        large = self.chi_square(gap) > limit
         if not bool(large.any()):
             return gap
         low = torch.zeros(len(gap), 1, dtype=torch.float64)
