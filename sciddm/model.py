@@ -63,6 +63,7 @@ CLASSES: dict[str, type] = {
         solve.Euler,
         solve.Heun,
         solve.Multistep,
+        solve.LogKappa,
         nn.SpectralOperator,
         nn.FNO,
         nn.UNO,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser
 from sciddm.random import Streams
+from sciddm.solve.grids import Grid, LogKappa
 from sciddm.solve.solvers import History, Multistep, Solver
 
 
@@ -44,7 +45,7 @@ def trajectory(
 
 @dataclass(frozen=True)
 class Diffusion:
-    """A `Sampler`: noise at ``kappa_max``, ``steps`` times even in log kappa, a clean estimate.
+    """A `Sampler`: noise at ``kappa_max``, ``steps`` times on a grid, a clean estimate.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ class Diffusion:
     solver : see the table in `sciddm.solve`.
     steps : number of times on the grid; with the default solver also of network evaluations.
     kappa_max, kappa_min : ends of the grid, or None for those of the process' clock.
+    grid : where the times lie between them.
     """
 
     denoiser: Denoiser
@@ -59,6 +61,7 @@ class Diffusion:
     steps: int = 32
     kappa_max: float | None = None
     kappa_min: float | None = None
+    grid: Grid = field(default_factory=LogKappa)
 
     @property
     def evaluations(self) -> int:
@@ -68,7 +71,7 @@ class Diffusion:
     @torch.no_grad()
     def __call__(self, shape: Sequence[int], context: Context, rng: Streams) -> Tensor:
         process = self.denoiser.process
-        times = process.times(self.steps, self.kappa_max, self.kappa_min)
+        times = self.grid.times(process, self.steps, self.kappa_max, self.kappa_min)
         blank = torch.zeros(tuple(shape))
         x = process.start(blank, times[0], context.anchor, rng.at("start"))
         for x_s in trajectory(self.denoiser, x, times, context, self.solver, rng):

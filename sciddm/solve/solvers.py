@@ -31,10 +31,18 @@ from sciddm.solve.kernel import transition
 
 
 class History(NamedTuple):
-    """What a multistep solver remembers: the last clean estimate, and its time."""
+    """What a multistep solver remembers, newest first: clean estimates and their times.
 
-    x_hat: Tensor | None = None
-    t: Tensor | None = None
+    ``kept`` is for what else a solver needs of its last step (the field it left, its noise).
+    """
+
+    x_hat: tuple[Tensor, ...] = ()
+    t: tuple[Tensor, ...] = ()
+    kept: tuple[Tensor, ...] = ()
+
+    def push(self, x_hat: Tensor, t: Tensor, keep: int, kept: tuple[Tensor, ...] = ()) -> History:
+        """With one more evaluation, of which ``keep`` are remembered."""
+        return History((x_hat, *self.x_hat)[:keep], (t, *self.t)[:keep], kept)
 
 
 class Solver(ABC):
@@ -141,14 +149,14 @@ class Multistep(Solver):
         process = denoiser.process
         x_hat = denoiser(x_t, t, context)
         middle = x_hat
-        if state.x_hat is not None and state.t is not None:
-            now, before, after = (process.kappa(v).log() for v in (t, state.t, s))
+        if state.x_hat:
+            now, before, after = (process.kappa(v).log() for v in (t, state.t[0], s))
             # a cell whose clock stood still carries no slope
             gap = torch.where(before == now, torch.ones_like(now), before - now)
             share = torch.where(before == now, torch.zeros_like(now), 0.5 * (now - after) / gap)
-            middle = x_hat + share.to(x_hat) * (x_hat - state.x_hat)
+            middle = x_hat + share.to(x_hat) * (x_hat - state.x_hat[0])
         x_s = transition(process, x_t, middle, t, s, anchor=context.anchor)
-        return x_s, History(x_hat, t)
+        return x_s, state.push(x_hat, t, keep=1)
 
     def evaluations(self, steps: int) -> int:
         return steps
