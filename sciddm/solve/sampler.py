@@ -35,6 +35,7 @@ def trajectory(
 
     ``x`` (B, C, *grid) is the field at ``times[0]``. The last yield is the draw.
     """
+    solver.check(denoiser.process, times)
     state = History()
     for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         noise = None if rng is None else rng.at("step", k)

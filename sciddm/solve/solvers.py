@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser
 from sciddm.errors import InputError
+from sciddm.process import Process
 from sciddm.random import Streams
 from sciddm.solve.kernel import transition
 
@@ -60,6 +61,9 @@ class Solver(ABC):
         rng: Streams | None,
     ) -> tuple[Tensor, History]:
         """(x_s, state) from x_t (B, C, *grid); the first state is ``History()``."""
+
+    def check(self, process: Process, times: Tensor) -> None:  # noqa: B027
+        """Raise `InputError` where this solver cannot serve the process or the grid ``times``."""
 
     @abstractmethod
     def evaluations(self, steps: int) -> int:
