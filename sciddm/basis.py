@@ -43,6 +43,11 @@ class Basis(ABC):
     def cells(self, shape: tuple[int, ...]) -> int:
         """How many cells of the grid fill the box."""
 
+    @abstractmethod
+    def diagonal(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """``sum_k values_k e_k(x)^2`` at every grid point (*shape), the shape of ``values`` that
+        of the coefficients."""
+
 
 @dataclass(frozen=True)
 class Periodic(Basis):
@@ -73,6 +78,11 @@ class Periodic(Basis):
     def cells(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape)
 
+    def diagonal(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        # the two vectors of a wavenumber are a cosine and a sine of the same phase
+        total = (self.multiplicity(shape).to(values) * values).sum()
+        return (total / math.prod(shape)).expand(shape)
+
 
 @dataclass(frozen=True)
 class Cosine(Basis):
@@ -102,6 +112,11 @@ class Cosine(Basis):
     def cells(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape)
 
+    def diagonal(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        for axis in range(-len(shape), 0):
+            values = along(values, cosines(shape[axis], values.dtype).T.square(), axis)
+        return values
+
 
 @dataclass(frozen=True)
 class Sine(Basis):
@@ -128,6 +143,11 @@ class Sine(Basis):
 
     def cells(self, shape: tuple[int, ...]) -> int:
         return math.prod(n + 1 for n in shape)
+
+    def diagonal(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        for axis in range(-len(shape), 0):
+            values = along(values, sines(shape[axis], values.dtype).square(), axis)
+        return values
 
 
 def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:

@@ -55,6 +55,10 @@ class Covariance(ABC):
     def sqrt(self, w: Tensor) -> Tensor:
         """A square root applied to white noise: Cov[C.sqrt(w)] = C. Shape as ``w``."""
 
+    @abstractmethod
+    def diagonal(self, like: Tensor) -> Tensor:
+        """The pointwise variance (C, *grid), float64, on the grid of ``like`` (1, C, *grid)."""
+
     def __call__(self, x: Tensor) -> Tensor:
         """C x. Shape as ``x``."""
         return self.joint(x, White(), lambda own, _: own)
@@ -82,6 +86,9 @@ class White(Covariance):
 
     def sqrt(self, w: Tensor) -> Tensor:
         return self.std * w
+
+    def diagonal(self, like: Tensor) -> Tensor:
+        return torch.full(like.shape[1:], self.std**2, dtype=torch.float64, device=like.device)
 
 
 class Density(ABC):
@@ -216,6 +223,11 @@ class Spectral(Covariance):
     def sqrt(self, w: Tensor) -> Tensor:
         return self.joint(w, White(), lambda own, _: own.sqrt())
 
+    def diagonal(self, like: Tensor) -> Tensor:
+        shape = tuple(like.shape[-len(self.lengths) :])
+        values = self.eigenvalues(shape).to(like.device)
+        return self.basis.diagonal(values, shape).expand(like.shape[1:])
+
 
 @dataclass(frozen=True, eq=False)
 class LowRank(Covariance):
@@ -262,6 +274,11 @@ class LowRank(Covariance):
     def sqrt(self, w: Tensor) -> Tensor:
         return self.joint(w, White(), lambda own, _: own.clamp_min(0).sqrt())
 
+    def diagonal(self, like: Tensor) -> Tensor:
+        inside, rest = self._values(like, White(), lambda own, _: own)
+        modes = self.modes.to(inside)
+        return rest + torch.einsum("r,r...->...", inside - rest, modes.square())
+
 
 @dataclass(frozen=True, eq=False)
 class Points(Covariance):
@@ -298,6 +315,10 @@ class Points(Covariance):
 
     def sqrt(self, w: Tensor) -> Tensor:
         return self.joint(w, White(), lambda own, _: own.sqrt())
+
+    def diagonal(self, like: Tensor) -> Tensor:
+        values, vectors = (v.to(like.device) for v in self._eigen)
+        return (vectors.square() @ values).expand(like.shape[1:])
 
 
 @dataclass(frozen=True)
