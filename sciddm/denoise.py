@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from sciddm.covariance import Covariance, Function, White
 from sciddm.errors import InputError
-from sciddm.process import Process
+from sciddm.process import Process, shift
 from sciddm.random import Streams
 
 LinearMap = Callable[[Tensor], Tensor]
@@ -114,9 +114,9 @@ class Gaussian(Denoiser, Moments):
         self.mean, self.prior, self.process = mean, prior, process
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        alpha, kappa = self._level(t, x_t)
+        _, kappa = self._level(t, x_t)
         mean = self.mean.to(x_t)
-        gap = x_t / alpha.to(x_t) - mean
+        gap = self.process.centred(x_t, t, context.anchor) - mean
         return mean + self.prior.joint(gap, self.process.noise, lambda p, c: _gain(p, c, kappa))
 
     def covariance(self, t: Tensor) -> LinearMap:
@@ -130,18 +130,20 @@ class Gaussian(Denoiser, Moments):
     def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
         return update(gap)
 
-    def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def flow(self, x_t: Tensor, t: Tensor, s: Tensor, anchor: Tensor | None = None) -> Tensor:
         """x_s on the probability flow through x_t, exactly: each eigendirection is rescaled by
         the ratio of its marginal s.d. at s and t."""
-        alpha_t, kappa_t = self._level(t, x_t)
+        _, kappa_t = self._level(t, x_t)
         alpha_s, kappa_s = self._level(s, x_t)
+        beta_s = self.process.coefficients(s)[1].to(x_t)
         mean = self.mean.to(x_t)
 
         def ratio(p: Tensor, c: Tensor) -> Tensor:
             return torch.sqrt((p + kappa_s**2 * c) / (p + kappa_t**2 * c).clamp_min(1e-300))
 
-        gap = self.prior.joint(x_t / alpha_t.to(x_t) - mean, self.process.noise, ratio)
-        return alpha_s.to(x_t) * (mean + gap)
+        u = self.process.centred(x_t, t, anchor)
+        gap = self.prior.joint(u - mean, self.process.noise, ratio)
+        return shift(alpha_s.to(x_t) * (mean + gap), beta_s, anchor)
 
     def sample(self, like: Tensor, rng: Streams | None = None) -> Tensor:
         """X ~ N(mean, prior) of the shape of ``like``."""
@@ -196,7 +198,10 @@ class CrossFitted(Denoiser):
         x_hat = torch.empty_like(x_t)
         for k in block.unique().tolist():
             rows = block == k
-            x_hat[rows] = self.parts[k](x_t[rows], t[rows] if t.numel() > 1 else t, Context())
+            anchor = None if context.anchor is None else context.anchor[rows]
+            x_hat[rows] = self.parts[k](
+                x_t[rows], t[rows] if t.numel() > 1 else t, Context(anchor=anchor)
+            )
         return x_hat
 
     def under(self, process: Process) -> CrossFitted:
@@ -230,7 +235,7 @@ class Mixture(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         alpha, _, sigma = self.process.coefficients(t)
         _one_a_row(alpha, len(x_t))
-        u = (x_t.double() / alpha).flatten(1)
+        u = self.process.centred(x_t.double(), t, context.anchor).flatten(1)
         means = self.means.double().flatten(1)
         noise2 = ((self._noise * sigma / alpha) ** 2).reshape(-1, 1)
         total = self.std**2 + noise2
@@ -267,15 +272,13 @@ class Preconditioned(Denoiser):
         self._scales: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        alpha, beta, sigma = self.process.coefficients(t)
-        kappa = sigma / alpha
-        anchor = 0 if context.anchor is None else beta.to(x_t) * context.anchor
-        u = (x_t - anchor) / alpha.to(x_t)
+        kappa = self.process.kappa(t)
+        u = self.process.centred(x_t, t, context.anchor)
         inputs = u * torch.rsqrt(1 + kappa**2).to(x_t)
         if self.base is None:
             known = u / (1 + kappa**2).to(x_t)
         else:
-            known = self.base(x_t - anchor, t, context)
+            known = self.base(x_t, t, context)
             inputs = torch.cat([inputs, known], dim=1)
         return known + self.scale(t, x_t).to(x_t) * self.backbone(inputs, kappa.log(), context)
 

@@ -8,43 +8,52 @@ import torch
 from torch import Tensor
 
 from sciddm.covariance import Covariance, White
-from sciddm.process.base import Process
+from sciddm.process.base import OneClock
 from sciddm.process.clocks import Clock, LogLinear
 
 
 @dataclass(frozen=True)
-class VE(Process):
+class VE(OneClock):
     """Variance exploding: x_t = x + kappa z. Karras et al. 2022, eq. 1."""
 
     noise: Covariance = White()
     clock: Clock = LogLinear()
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kappa = self.clock.kappa(t.double())
-        return torch.ones_like(kappa), torch.zeros_like(kappa), kappa
+    def scale(self, kappa: Tensor) -> Tensor:
+        return torch.ones_like(kappa)
 
 
 @dataclass(frozen=True)
-class VP(Process):
+class VP(OneClock):
     """Variance preserving: alpha^2 + sigma^2 = 1. Song et al. 2021, eq. 29."""
 
     noise: Covariance = White()
     clock: Clock = LogLinear()
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kappa = self.clock.kappa(t.double())
-        alpha = torch.rsqrt(1 + kappa**2)
-        return alpha, torch.zeros_like(kappa), alpha * kappa
+    def scale(self, kappa: Tensor) -> Tensor:
+        return torch.rsqrt(1 + kappa**2)
 
 
 @dataclass(frozen=True)
-class Flow(Process):
+class SubVP(OneClock):
+    """Below variance preserving: sigma = 1 - alpha^2. Song et al. 2021, eq. 29.
+
+    alpha solves alpha^2 + kappa alpha = 1.
+    """
+
+    noise: Covariance = White()
+    clock: Clock = LogLinear()
+
+    def scale(self, kappa: Tensor) -> Tensor:
+        return 2 / (kappa + torch.sqrt(kappa**2 + 4))
+
+
+@dataclass(frozen=True)
+class Flow(OneClock):
     """Flow matching: alpha + sigma = 1, straight lines from noise to data. Lipman et al. 2023."""
 
     noise: Covariance = White()
     clock: Clock = LogLinear()
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kappa = self.clock.kappa(t.double())
-        alpha = 1 / (1 + kappa)
-        return alpha, torch.zeros_like(kappa), alpha * kappa
+    def scale(self, kappa: Tensor) -> Tensor:
+        return 1 / (1 + kappa)
