@@ -18,7 +18,7 @@ Karras et al. 2022, algorithm 1 (`Heun`). https://arxiv.org/abs/2206.00364
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,17 @@ from sciddm.denoise import Context, Denoiser
 from sciddm.errors import InputError
 from sciddm.process import Process
 from sciddm.random import Streams
+from sciddm.solve.forms import (
+    DataForm,
+    Form,
+    InKappa,
+    InLogKappa,
+    NoiseForm,
+    Span,
+    Variable,
+    check_form,
+    lagrange,
+)
 from sciddm.solve.kernel import transition
 
 
@@ -102,11 +113,18 @@ class Euler(Solver):
 
 @dataclass(frozen=True)
 class Heun(Solver):
-    """Second order in kappa: the trapezoid of the noise estimates at both ends.
+    """Second order: the trapezoid of the slopes at both ends of the step.
 
-    With u = x / alpha the probability flow is du / d kappa = z_hat, so the trapezoid replaces
-    z_hat by the mean of its two ends (Karras et al. 2022, algorithm 1, for any process).
+    With u = x / alpha the probability flow is du / d kappa = z_hat, so the default takes the mean
+    of the noise estimates (Karras et al. 2022, algorithm 1, for any process);
+    ``Heun(StraightForm(), InTime())`` is Heun in time on a `Flow` with `LinearSigma`.
     """
+
+    form: Form = field(default_factory=NoiseForm)
+    variable: Variable = field(default_factory=InKappa)
+
+    def check(self, process: Process, times: Tensor) -> None:
+        check_form(self.form, process, times)
 
     def step(
         self,
@@ -119,14 +137,12 @@ class Heun(Solver):
         rng: Streams | None,
     ) -> tuple[Tensor, History]:
         process, m = denoiser.process, context.anchor
-        here = denoiser(x_t, t, context)
-        guess = transition(process, x_t, here, t, s, anchor=m)
-        there = denoiser(guess, s, context)
-        slope = 0.5 * (process.residual(x_t, here, t, m) + process.residual(guess, there, s, m))
-        # the clean estimate whose noise at t is the mean slope
-        alpha, _, sigma = (c.to(x_t) for c in process.coefficients(t))
-        x_hat = here + sigma / alpha * (process.residual(x_t, here, t, m) - slope)
-        return transition(process, x_t, x_hat, t, s, anchor=m), state
+        span = Span(process, self.variable, t, s)
+        here = self.form.value(process, x_t, denoiser(x_t, t, context), t, m)
+        guess = self.form.advance(x_t, span, (here,), lagrange(span, (t,)), m)
+        there = self.form.value(process, guess, denoiser(guess, s, context), s, m)
+        x_s = self.form.advance(x_t, span, (here, there), lagrange(span, (t, s)), m)
+        return x_s, state
 
     def evaluations(self, steps: int) -> int:
         return 2 * steps - 1
@@ -134,11 +150,20 @@ class Heun(Solver):
 
 @dataclass(frozen=True)
 class Multistep(Solver):
-    """Second-order exponential multistep in log kappa (DPM-Solver++ 2M): the default.
+    """DPM-Solver++ multistep, exponential in log kappa on the clean estimate: the default.
 
-    The clean estimate is extrapolated linearly in log kappa to the middle of the step, then one
-    kernel step is taken. Lu et al. 2022, algorithm 2.
+    Parameters
+    ----------
+    order : 1 to 3. At 2 the estimate is extrapolated linearly to the middle of the step, then one
+        kernel step is taken (Lu et al. 2022, algorithm 2); 3 integrates the parabola through the
+        last three.
     """
+
+    order: int = 2
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3):
+            raise InputError(f"Got order {self.order}; expected 1, 2 or 3.")
 
     def step(
         self,
@@ -150,17 +175,21 @@ class Multistep(Solver):
         state: History,
         rng: Streams | None,
     ) -> tuple[Tensor, History]:
-        process = denoiser.process
+        process, m = denoiser.process, context.anchor
         x_hat = denoiser(x_t, t, context)
+        after = state.push(x_hat, t, keep=self.order - 1)
+        if self.order == 3 and len(state.t) == 2:
+            span, form = Span(process, InLogKappa(), t, s), DataForm()
+            rule = lagrange(span, (t, *state.t))
+            return form.advance(x_t, span, (x_hat, *state.x_hat), rule, m), after
         middle = x_hat
         if state.x_hat:
-            now, before, after = (process.kappa(v).log() for v in (t, state.t[0], s))
+            now, before, end = (process.kappa(v).log() for v in (t, state.t[0], s))
             # a cell whose clock stood still carries no slope
             gap = torch.where(before == now, torch.ones_like(now), before - now)
-            share = torch.where(before == now, torch.zeros_like(now), 0.5 * (now - after) / gap)
+            share = torch.where(before == now, torch.zeros_like(now), 0.5 * (now - end) / gap)
             middle = x_hat + share.to(x_hat) * (x_hat - state.x_hat[0])
-        x_s = transition(process, x_t, middle, t, s, anchor=context.anchor)
-        return x_s, state.push(x_hat, t, keep=1)
+        return transition(process, x_t, middle, t, s, anchor=m), after
 
     def evaluations(self, steps: int) -> int:
         return steps
