@@ -1,8 +1,37 @@
-"""Guidance: every rule turns a prior denoiser and an observation into a posterior denoiser."""
+"""Guidance: every rule turns a prior denoiser and an observation into a posterior denoiser.
+
+A ``...Loop``, `ReSample` and `Resampling` are solvers around a solver, for the loops that their
+authors run on x_s after the solver's step; `REDDiff` is a sampler of its own.
+"""
 
 from sciddm.guide.dps import DPS
+from sciddm.guide.free import Blind, ClassifierFree
 from sciddm.guide.mmps import MMPS
 from sciddm.guide.moments import Conditioned, linear_posterior
-from sciddm.guide.replace import Replace
+from sciddm.guide.project import HardProjection, ReSample
+from sciddm.guide.pseudo import PiGDM, PiGDMLoop
+from sciddm.guide.published import DiffusionPDELoop, DPSLoop, FunDPSLoop
+from sciddm.guide.red import REDDiff
+from sciddm.guide.replace import Replace, Resampling
+from sciddm.guide.score import SDA, TMPD
 
-__all__ = ["DPS", "MMPS", "Conditioned", "Replace", "linear_posterior"]
+__all__ = [
+    "DPS",
+    "MMPS",
+    "SDA",
+    "TMPD",
+    "Blind",
+    "ClassifierFree",
+    "Conditioned",
+    "DPSLoop",
+    "DiffusionPDELoop",
+    "FunDPSLoop",
+    "HardProjection",
+    "PiGDM",
+    "PiGDMLoop",
+    "REDDiff",
+    "ReSample",
+    "Replace",
+    "Resampling",
+    "linear_posterior",
+]
