@@ -26,11 +26,10 @@ import sciddm
 from sciddm import fit, nn
 from sciddm.calibrate import Calibrated, TwoPhase
 from sciddm.data import split
-from sciddm.data.codec import Normaliser, TwoValued
+from sciddm.data.codec import Normaliser, TwoValued, encoded
 from sciddm.denoise import Preconditioned
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Diffusion
-from sciddm.train import encoded
 
 
 def build(

@@ -24,12 +24,11 @@ import xarray as xr
 import sciddm
 from sciddm import fit
 from sciddm.data import split
-from sciddm.data.codec import Normaliser
+from sciddm.data.codec import Normaliser, encoded
 from sciddm.data.geometry import distances
 from sciddm.denoise import Gaussian
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Diffusion
-from sciddm.train import encoded
 
 
 def build(ds: xr.Dataset, *, steps: int = 20, modes: int = 400) -> sciddm.Model:

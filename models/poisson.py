@@ -29,12 +29,11 @@ from sciddm import fit, nn
 from sciddm.basis import Cosine
 from sciddm.covariance import PowerLaw, Spectral, ZeroMean
 from sciddm.data import split
-from sciddm.data.codec import Derived, Normaliser
+from sciddm.data.codec import Derived, Normaliser, encoded
 from sciddm.denoise import Gaussian, Preconditioned
 from sciddm.pde import Poisson
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Diffusion
-from sciddm.train import encoded
 
 
 def build(

@@ -25,12 +25,11 @@ import sciddm
 from sciddm import fit, nn
 from sciddm.calibrate import Scaled
 from sciddm.data import split
-from sciddm.data.codec import Normaliser
+from sciddm.data.codec import Normaliser, encoded
 from sciddm.data.geometry import distances
 from sciddm.denoise import CrossFitted, Gaussian, Preconditioned
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Diffusion
-from sciddm.train import encoded
 
 
 def build(

@@ -31,7 +31,7 @@ from sciddm.calibrate import Calibrated, Scaled, TwoPhase, calibrate, scale
 from sciddm.checkpoint import SafeCheckpoints, checkpoints, newest, step_of
 from sciddm.config import Train
 from sciddm.data import split
-from sciddm.data.codec import Codec
+from sciddm.data.codec import Codec, encoded
 from sciddm.data.window import Batches
 from sciddm.denoise import Context, CrossFitted, Moments, Preconditioned, denoising_loss
 from sciddm.errors import InputError, RunError
@@ -117,15 +117,6 @@ def measured(denoiser: Preconditioned, moments: Moments | None, held: Tensor) ->
     if isinstance(moments, Scaled):
         return scale(denoiser, moments.base, held, Context())
     return moments
-
-
-def encoded(ds: xr.Dataset, codec: Codec, dim: str, limit: int = 2048) -> Tensor:
-    """Up to ``limit`` fields of ``ds``, evenly spread, as a normalised tensor."""
-    index = np.unique(np.linspace(0, ds.sizes[dim] - 1, min(limit, ds.sizes[dim])).astype(int))
-    part = ds.isel({dim: index})
-    names = [n for n in codec.variables if n in part]
-    dims = (dim, *codec.grid.dims)
-    return codec.encode({n: part[n].transpose(*dims).values for n in names})
 
 
 class Source:

@@ -343,3 +343,12 @@ class TwoValued(Codec):
 
     def at(self, grid: Grid) -> TwoValued:
         return replace(self, inner=self.inner.at(grid))
+
+
+def encoded(ds: xr.Dataset, codec: Codec, dim: str, limit: int = 2048) -> Tensor:
+    """Up to ``limit`` fields of ``ds``, evenly spread, as a normalised tensor."""
+    index = np.unique(np.linspace(0, ds.sizes[dim] - 1, min(limit, ds.sizes[dim])).astype(int))
+    part = ds.isel({dim: index})
+    names = [n for n in codec.variables if n in part]
+    dims = (dim, *codec.grid.dims)
+    return codec.encode({n: part[n].transpose(*dims).values for n in names})

@@ -20,8 +20,6 @@ import io
 from typing import Any
 
 import torch
-from neuralop.models import FNO as LibraryFNO
-from neuralop.models import UNO as LibraryUNO
 from torch import Tensor, nn
 
 from sciddm.denoise import Context
@@ -67,6 +65,8 @@ class FNO(nn.Module):
         blocks: int = 4,
         scalars: int = 0,
     ) -> None:
+        from neuralop.models import FNO as LibraryFNO  # seconds to import, wanted by few
+
         nn.Module.__init__(self)
         self.inputs, self.outputs, self.modes = inputs, outputs, tuple(modes)
         self.width, self.blocks, self.scalars = width, blocks, scalars
@@ -101,6 +101,8 @@ class UNO(nn.Module):
         width: int = 32,
         scalars: int = 0,
     ) -> None:
+        from neuralop.models import UNO as LibraryUNO
+
         nn.Module.__init__(self)
         self.inputs, self.outputs, self.modes = inputs, outputs, tuple(modes)
         self.width, self.scalars = width, scalars
