@@ -1,13 +1,11 @@
-r"""Observations: y = A(x) + e, an operator, its values and the law of its error.
+"""Operators: maps from fields (B, C, *grid) to values (B, n) that compose with ``@``.
 
-Operators map fields (B, C, *grid) to values (B, n) and compose with ``@``; observations of the
-same field with independent errors join with ``&``. A linear operator knows its rows, the fields
-``A^T e_i``, by one backward pass each; nothing else about it is needed for exact guidance.
+A linear operator knows its rows, the fields ``A^T e_i``, by one backward pass each; nothing else
+about it is needed for exact guidance.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sciddm.errors import InputError
+from sciddm.random import Streams
 
 
 class Operator(ABC):
@@ -40,6 +39,27 @@ class Operator(ABC):
             (rows,) = torch.autograd.grad(self(x).diagonal().sum(), x)
         return rows
 
+    def affine(self, like: Tensor) -> bool:
+        """Whether A(x + y) + A(-x) + A(-y) = 3 A(0) on random fields of the shape of ``like``
+        (1, C, *grid), of s.d. 1 and 10, to 1e-5 of the values.
+
+        Operators that are linear by their kind need no test.
+        """
+        blank = torch.zeros(4, *like.shape[1:], dtype=torch.float64, device=like.device)
+        size = torch.tensor([1.0, 10.0, 1.0, 10.0]).to(blank).view(4, *[1] * (like.ndim - 1))
+        x, y = (size * Streams.of(0, 4).at(name).normal(blank) for name in ("affine x", "affine y"))
+        with torch.no_grad():
+            values = torch.stack([self(v) for v in (x + y, -x, -y, blank)])
+        gap = (values[:3].sum(0) - 3 * values[3]).abs()
+        return bool((gap <= 1e-5 * values.abs().amax(0)).all())  # NaN is not affine
+
+
+class Linear(Operator):
+    """Linear by its kind."""
+
+    def affine(self, like: Tensor) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class Function(Operator):
@@ -52,7 +72,7 @@ class Function(Operator):
 
 
 @dataclass(frozen=True, eq=False)
-class Points(Operator):
+class Points(Linear):
     """Values at points, on the grid or between its points, by multilinear interpolation.
 
     Parameters
@@ -100,7 +120,7 @@ def points(channel: Sequence[int], position: Tensor, grid: Sequence[int]) -> Poi
 
 
 @dataclass(frozen=True, eq=False)
-class Mask(Operator):
+class Mask(Linear):
     """The values where ``keep`` (C, *grid) is true, in memory order."""
 
     keep: Tensor
@@ -110,7 +130,7 @@ class Mask(Operator):
 
 
 @dataclass(frozen=True)
-class Coarsen(Operator):
+class Coarsen(Linear):
     """Means over whole blocks of ``factor`` grid points along each axis; a ragged end is left out.
 
     The values are flattened (C, *coarse grid).
@@ -127,81 +147,3 @@ class Coarsen(Operator):
             whole = x.shape[axis] // f
             x = x.narrow(axis, 0, whole * f).unflatten(axis, (whole, f)).mean(axis)
         return x
-
-
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """Values ``y`` of ``operator`` with Gaussian errors.
-
-    Parameters
-    ----------
-    y : (n,) the same for every member, or (B, n).
-    operator : fields (B, C, *grid) -> (B, n).
-    variance : error variance: a scalar, (n,), or a full (n, n) covariance. Positive.
-    """
-
-    y: Tensor
-    operator: Operator
-    variance: Tensor
-
-    def __post_init__(self) -> None:
-        n = self.y.shape[-1]
-        if self.variance.shape not in ((), (n,), (n, n)):
-            raise InputError(
-                f"Got an error variance of shape {tuple(self.variance.shape)} for {n} values; "
-                f"expected a scalar, ({n},) or ({n}, {n})."
-            )
-        diagonal = self.variance.diagonal() if self.variance.ndim == 2 else self.variance
-        if not bool((diagonal > 0).all()) or not bool(torch.isfinite(diagonal).all()):
-            raise InputError("An observation error is not positive and finite; give one above 0.")
-        if self.variance.ndim == 2:
-            fault = torch.linalg.cholesky_ex(self.variance.double())[1]
-            if int(fault) or not torch.allclose(self.variance, self.variance.T):
-                raise InputError(
-                    "A full error variance is no covariance; expected a symmetric positive "
-                    "definite matrix."
-                )
-
-    @property
-    def covariance(self) -> Tensor:
-        """The full error covariance (n, n), float64."""
-        n = self.y.shape[-1]
-        v = self.variance.double()
-        return v if v.ndim == 2 else torch.diag(v.expand(n))
-
-    def residual(self, x: Tensor) -> Tensor:
-        """y - A(x), (B, n)."""
-        return self.y.to(x) - self.operator(x)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(y | x), (B,)."""
-        chol = torch.linalg.cholesky(self.covariance)
-        white = torch.linalg.solve_triangular(chol, self.residual(x).double().T, upper=False)
-        log_det = 2 * chol.diagonal().log().sum()
-        n = self.y.shape[-1]
-        return (-0.5 * (white.square().sum(0) + log_det + n * math.log(2 * math.pi))).to(x)
-
-    def misfit(self, x: Tensor) -> Tensor:
-        """Root mean square of the whitened residual of each member, (B,); 0.8-1.5 is right."""
-        chol = torch.linalg.cholesky(self.covariance)
-        white = torch.linalg.solve_triangular(chol, self.residual(x).double().T, upper=False)
-        return white.square().mean(0).sqrt()
-
-    def __and__(self, other: Observation) -> Observation:
-        """Both at once, with independent errors."""
-        y = torch.cat(_same_rows(self.y, other.y), dim=-1)
-        operator = Function(lambda x: torch.cat([self.operator(x), other.operator(x)], dim=1))
-        if self.variance.ndim == 2 or other.variance.ndim == 2:
-            variance = torch.block_diag(self.covariance, other.covariance)
-        else:
-            parts = [o.variance.double().expand(o.y.shape[-1]) for o in (self, other)]
-            variance = torch.cat(parts)
-        return Observation(y, operator, variance)
-
-
-def _same_rows(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with a batch axis where either has one."""
-    if a.ndim == b.ndim:
-        return a, b
-    rows = a.shape[0] if a.ndim == 2 else b.shape[0]
-    return a.expand(rows, a.shape[-1]), b.expand(rows, b.shape[-1])
