@@ -88,12 +88,21 @@ class Process(ABC):
         """(drift, pull, diffusion) at ``t``, float64, of dX = (drift X + pull M) dt + diffusion dW.
 
         drift = (log alpha)', pull = beta' - beta drift, diffusion = alpha sqrt((kappa^2)'), and the
-        increments dW have the covariance C dt; derivatives in t are exact (forward mode).
+        increments dW have the covariance C dt; derivatives in t are exact.
         Song et al. 2021, eq. 5, for any linear process.
         """
-        t = t.double()
-        both = torch.func.jvp(self.coefficients, (t,), (torch.ones_like(t),))
-        (alpha, beta, sigma), (d_alpha, d_beta, d_sigma) = both[0], both[1]
+        shape = self.coefficients(t)[0].shape
+        with torch.inference_mode(False), torch.enable_grad():
+            # every cell has its own copy of t, so a sum has each cell's derivative
+            t = t.double().expand(shape).clone().requires_grad_()
+            values = self.coefficients(t)
+            slopes = [
+                torch.autograd.grad(v.sum(), t, retain_graph=True)[0] if v.requires_grad else 0 * t
+                for v in values
+            ]
+        (alpha, beta, sigma), (d_alpha, d_beta, d_sigma) = (
+            [v.detach() for v in row] for row in (values, slopes)
+        )
         drift = d_alpha / alpha
         growth = 2 * sigma * (d_sigma - sigma * drift)  # alpha^2 (kappa^2)'
         return drift, d_beta - beta * drift, growth.clamp_min(0).sqrt()
