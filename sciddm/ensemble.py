@@ -28,7 +28,7 @@ from sciddm.guide.moments import kalman_gain
 from sciddm.model import Model
 from sciddm.observe import Observation
 from sciddm.random import SCHEME, Streams
-from sciddm.solve import Diffusion
+from sciddm.solve import Diffusion, Solver
 from sciddm.task import Observed
 from sciddm.tree import Encoder
 
@@ -45,6 +45,7 @@ class Job:
         matching in closed form where the model carries a covariance, else through its Jacobian.
     sizes : points along each grid dim, where they differ from the model's own.
     steps : times on the sampler's grid, or None for the model's own number.
+    solver : in the place of the model's own.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class Job:
     rule: Rule | None = None
     sizes: Mapping[str, int] | None = None
     steps: int | None = None
+    solver: Solver | None = None
 
     def __post_init__(self) -> None:
         if self.members < 1:
@@ -65,11 +67,14 @@ class Job:
 
     @property
     def target(self) -> Model:
-        """The model on the grid that was asked for, with the number of steps that was."""
+        """The model on the grid, with the steps and the solver that were asked for."""
         model = self.model if self.sizes is None else self.model.at(self.sizes)
-        if self.steps is None:
-            return model
-        return replace(model, sampler=replace(model.sampler, steps=self.steps))
+        sampler = model.sampler
+        if self.steps is not None:
+            sampler = replace(sampler, steps=self.steps)
+        if self.solver is not None:
+            sampler = replace(sampler, solver=self.solver)
+        return model if sampler is model.sampler else replace(model, sampler=sampler)
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,7 +357,8 @@ def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
     sampler: Diffusion = model.sampler
     return {
         "Conventions": "CF-1.10",
-        "solver": type(sampler.solver).__name__,
+        "solver": repr(sampler.solver),
+        "grid": repr(sampler.grid),
         "steps": sampler.steps,
         "network_evaluations": sampler.evaluations,
         "guidance": _guidance(job),

@@ -9,6 +9,7 @@ import xarray as xr
 from sciddm import ensemble
 from sciddm.ensemble import Job, Progress, Rule
 from sciddm.model import Model
+from sciddm.solve import Solver
 from sciddm.task import Observed
 
 
@@ -25,6 +26,7 @@ def recover(
     sizes: Mapping[str, int] | None = None,
     steps: int | None = None,
     rule: Rule | None = None,
+    solver: Solver | None = None,
     progress: Progress = _quiet,
 ) -> xr.Dataset:
     """Draw the fields behind sparse observations: an ensemble of p(field | seen).
@@ -37,13 +39,14 @@ def recover(
     sizes : points along each grid dim, e.g. ``{"y": 128, "x": 128}``, if not the model's own.
     steps : sampler times; more cost more and change little beyond 20 to 50.
     rule : a guidance of `sciddm.guide`; None takes the best one the model allows.
+    solver : one of `sciddm.solve`; None takes the model's own.
 
     Returns a Dataset with dim ``member`` (and the case dim); its attributes name the solver, the
     guidance, the network evaluations and ``misfit_sd``, the root mean square distance of the
     members from their observations in error s.d. (0.8-1.5 is right).
     Raises `InputError` before any draw.
     """
-    return ensemble.draw(Job(model, seen, members, seed, rule, sizes, steps), progress)
+    return ensemble.draw(Job(model, seen, members, seed, rule, sizes, steps, solver), progress)
 
 
 def krige(
@@ -69,7 +72,8 @@ def generate(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
     steps: int | None = None,
+    solver: Solver | None = None,
     progress: Progress = _quiet,
 ) -> xr.Dataset:
     """Draw new fields from the model's prior. See `recover` for the parameters."""
-    return ensemble.draw(Job(model, None, members, seed, None, sizes, steps), progress)
+    return ensemble.draw(Job(model, None, members, seed, None, sizes, steps, solver), progress)

@@ -521,7 +521,7 @@ def test_network_evaluations_are_counted_and_blocks_have_one_size(
     post = sd.recover(model, points(truth), members=members, steps=steps)
     each = post.attrs["network_evaluations"]
     assert counter.rows == [BLOCK] * (each * math.ceil(members / BLOCK))
-    assert post.attrs["steps"] == (steps or 8) and post.attrs["solver"] == "Multistep"
+    assert post.attrs["steps"] == (steps or 8) and post.attrs["solver"].startswith("Multistep")
     assert post.sizes["member"] == members
 
 
