@@ -395,9 +395,9 @@ def test_a_pair_is_recovered_as_by_regression(kind: Kind) -> None:
     mean = MEAN + (ANCHOR[0] - MEAN @ h.T) @ k.T
     denoiser, context = Dense(mean, p - k @ h @ p, process), Context(anchor=ANCHOR)
     times = process.times(60)
-    _, _, sigma = process.coefficients(times[0])
-    beta = process.coefficients(times[0])[1]
-    start = (beta * ANCHOR).flatten(), sigma**2 * dense(process.noise)
+    bare = process.start(UNIT[:1], times[0], ANCHOR, Fixed(0, (), ()))
+    fresh = (process.start(UNIT, times[0], ANCHOR, Fixed(1, (), ())) - bare).flatten(1)
+    start = bare.flatten(), fresh.T @ fresh
 
     def run(x: Tensor) -> Tensor:
         *_, last = trajectory(denoiser, x, times, context, Multistep())

@@ -88,6 +88,10 @@ class Capped(Process):
     level: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.base, OneClock):
+            raise InputError(
+                f"Got caps over {type(self.base).__name__}; expected a process with one clock."
+            )
         low, high = self.base.clock.ends()
         level = self.level.double()
         if not bool(((level >= low * (1 - 1e-6)) & (level <= high * (1 + 1e-6))).all()):
