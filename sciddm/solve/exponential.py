@@ -153,9 +153,15 @@ class HeavyBall(Solver):
 
 def _averaged(span: Span, times: tuple[Tensor, ...], share: float, count: int) -> Rule:
     """The rule for the ``count`` newest running means over values at ``times``, newest first."""
-    tau = torch.stack([span.tau(span.process.kappa(v)) for v in reversed(times)])
-    powers = torch.stack([tau**i for i in range(count)])
-    means = [powers[:, 0]]
-    for k in range(1, len(times)):
-        means.append(torch.lerp(means[-1], powers[:, k], share))
-    return matched(torch.stack(means[: -count - 1 : -1], dim=1))
+    extra = span.levels[0].ndim - span.t.ndim
+    tau = span.tau(span.process.kappa(torch.stack(times).reshape(-1, *(1,) * extra, *span.t.shape)))
+    # the oldest value is the mean before the second: it has no share of its own
+    shares = share * (1 - share) ** torch.arange(len(times), dtype=torch.float64)
+    moments = []
+    for age in range(count):
+        weights = torch.cat([torch.zeros(age, dtype=torch.float64), shares[: len(times) - age]])
+        weights[-1] = (1 - share) ** (len(times) - 1 - age)
+        moments.append(
+            torch.stack([torch.tensordot(weights, tau**i, dims=1) for i in range(count)])
+        )
+    return matched(torch.stack(moments, dim=1))

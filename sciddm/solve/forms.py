@@ -152,10 +152,11 @@ class ScalarForm(Form):
     ) -> Tensor:
         start, end = (self.scale(k) for k in span.levels)
         weights = end * rule(span.integrals(len(values), self.weight))
-        u = (end / start).to(x_t) * unscaled(span.process, x_t, span.t, anchor)
+        u = (end / start).to(x_t) * span.process.centred(x_t, span.t, anchor)
         for w, value in zip(weights, values, strict=True):
             u = u + w.to(x_t) * value
-        return rescaled(span.process, u, span.s, anchor)
+        alpha, beta, _ = (c.to(x_t) for c in span.process.coefficients(span.s))
+        return shift(alpha * u, beta, anchor)
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class GaussianForm(Form):
         self, process: Process, x: Tensor, x_hat: Tensor, t: Tensor, anchor: Tensor | None
     ) -> Tensor:
         base, kappa = self.base.under(process), process.kappa(t)
-        known = base(_without(process, x, t, anchor), t, Context())
+        known = base(x, t, Context(anchor=anchor))
         return base.prior.joint(
             x_hat - known, process.noise, lambda p, c: torch.sqrt(p + kappa**2 * c) / kappa
         )
@@ -232,7 +233,7 @@ class GaussianForm(Form):
     ) -> Tensor:
         process, (_, end) = span.process, span.levels
         base = self.base.under(process)
-        x = base.flow(_without(process, x_t, span.t, anchor), span.t, span.s)
+        x = base.flow(x_t, span.t, span.s, anchor)
 
         def weight(node: int) -> Callable[[Tensor, Tensor], Tensor]:
             def f(p: Tensor, c: Tensor) -> Tensor:
@@ -243,10 +244,10 @@ class GaussianForm(Form):
 
             return f
 
-        alpha, beta, _ = (c.to(x_t) for c in process.coefficients(span.s))
+        alpha = process.coefficients(span.s)[0].to(x_t)
         for node, value in enumerate(values):
             x = x + alpha * base.prior.joint(value, process.noise, weight(node))
-        return shift(x, beta, anchor)
+        return x
 
 
 def check_form(form: Form, process: Process, times: Tensor) -> None:
@@ -290,22 +291,6 @@ def matched(moments: Tensor) -> Rule:
         return weights.T.reshape(count, *cells)
 
     return rule
-
-
-def unscaled(process: Process, x: Tensor, t: Tensor, anchor: Tensor | None) -> Tensor:
-    """u = (x_t - beta m) / alpha."""
-    alpha = process.coefficients(t)[0].to(x)
-    return _without(process, x, t, anchor) / alpha
-
-
-def rescaled(process: Process, u: Tensor, t: Tensor, anchor: Tensor | None) -> Tensor:
-    """x_t = alpha u + beta m."""
-    alpha, beta, _ = (c.to(u) for c in process.coefficients(t))
-    return shift(alpha * u, beta, anchor)
-
-
-def _without(process: Process, x: Tensor, t: Tensor, anchor: Tensor | None) -> Tensor:
-    return shift(x, -process.coefficients(t)[1].to(x), anchor)
 
 
 def _column(v: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,225 @@
+r"""Optimisers of time grids: functions that return a `Given` grid, to be saved with a model.
+
+`align` minimises a bound on the Kullback-Leibler divergence between the reverse process and its
+discretisation. Between two times the estimate is held, so with e(kappa) the mean square error of
+the denoiser (a martingale: its mean square change is a difference of errors) a step costs
+
+    c(high, low) = \int_{low}^{high} kappa^{-3} (e(high) - e(kappa)) d kappa.
+
+It needs the error alone: closed form for a Gaussian, the scale of a network's base otherwise.
+
+`refine` runs one solver against a fine reference trajectory. The cost of a step is the error that
+it makes from the reference, carried to the end.
+
+In both the sum of the costs is made least over all choices among fine candidates, by dynamic
+programming.
+
+References
+----------
+Sabour, Fidler, Kreis. Align your steps. ICML 2024, theorem 3.1 (bound) and section 3.2 (Gaussian).
+https://arxiv.org/abs/2404.14507
+Chen, Zhou, Wang, Shen, Lyu. On the trajectory regularity of ODE-based diffusion sampling. ICML
+2024, algorithm 1. https://arxiv.org/abs/2405.11326
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciddm.denoise import Context, Denoiser, Gaussian, interpolate
+from sciddm.errors import InputError
+from sciddm.solve.grids import Given, LogKappa
+from sciddm.solve.singlestep import Singlestep
+from sciddm.solve.solvers import History, Solver
+
+_ROOTS, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(8))
+
+
+def align(
+    error: tuple[Tensor, Tensor],
+    steps: int,
+    kappa_max: float,
+    kappa_min: float,
+    candidates: int = 256,
+) -> Given:
+    """The grid of ``steps`` levels of the least bound.
+
+    Parameters
+    ----------
+    error : (log kappa, log s.d. of the error per grid value), rising, (L,) each: what
+        ``expected_error(like)`` of a `Gaussian`, a base or a calibration returns.
+    kappa_max, kappa_min : both ends. candidates : levels to choose from, even in log kappa.
+    """
+    _enough(steps, candidates)
+    if not 0 < kappa_min < kappa_max:
+        raise InputError(f"Got levels from {kappa_min} to {kappa_max}; expected 0 < min < max.")
+    ends = torch.tensor([kappa_max, kappa_min], dtype=torch.float64).log()
+    level = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, candidates, dtype=torch.float64))
+    return Given(_chosen(level, cheapest(alignment_cost(error, level), steps)))
+
+
+def alignment_cost(error: tuple[Tensor, Tensor], level: Tensor) -> Tensor:
+    """c(i, j) of a step from level i to level j > i, (K, K); ``level`` (K,) is falling log kappa.
+
+    Sabour et al. 2024, theorem 3.1, for a denoiser whose error is known.
+    """
+    centre, half = 0.5 * (level[1:] + level[:-1]), 0.5 * (level[:-1] - level[1:])
+    inner = centre + half * _ROOTS[:, None]
+    squared = (2 * interpolate(inner, *error)).exp() * (-2 * inner).exp()
+    pieces = (squared * _WEIGHTS[:, None] * half).sum(0)
+    below = torch.cat([pieces.new_zeros(1), pieces.cumsum(0)])
+    here = (2 * interpolate(level, *error)).exp()
+    weight = 0.5 * (-2 * level).exp()
+    return here[:, None] * (weight - weight[:, None]) - (below - below[:, None])
+
+
+def refine(
+    denoiser: Denoiser,
+    solver: Solver,
+    x: Tensor,
+    steps: int,
+    *,
+    context: Context | None = None,
+    kappa_max: float | None = None,
+    kappa_min: float | None = None,
+    candidates: int = 24,
+    base: Gaussian | None = None,
+) -> Given:
+    """The grid of ``steps`` levels on which ``solver`` leaves the reference trajectory least.
+
+    Parameters
+    ----------
+    x : (B, C, *grid), fields at ``kappa_max``: a few members are enough.
+    candidates : levels to choose from, even in log kappa. A solver that remembers its last
+        evaluation costs candidates^3 / 6 steps, without any evaluation if it takes one a step.
+    base : a Gaussian whose flow carries errors to the end, or None to weigh them where they are
+        made, in units of the clean field.
+    """
+    _enough(steps, candidates)
+    path = Path(denoiser, solver, x, context or Context(), candidates, kappa_max, kappa_min, base)
+    return Given(_chosen(path.level, cheapest(path.cost(), steps)))
+
+
+class Path:
+    """A reference trajectory, and what one step of a solver away from it costs."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        solver: Solver,
+        x: Tensor,
+        context: Context,
+        candidates: int,
+        kappa_max: float | None,
+        kappa_min: float | None,
+        base: Gaussian | None,
+    ) -> None:
+        process = denoiser.process
+        self.times = LogKappa().times(process, candidates, kappa_max, kappa_min)
+        self.level = process.kappa(self.times).log()
+        self.solver, self.context, self.recorded = solver, context, Recorded(denoiser)
+        self._base = None if base is None else base.under(process)
+        self.fields = [x]
+        exact = Singlestep(3)
+        exact.check(process, self.times)
+        with torch.no_grad():
+            for t, s in zip(self.times[:-1], self.times[1:], strict=True):
+                self.recorded.keep(self.fields[-1], t, context)
+                step = exact.step(self.recorded, self.fields[-1], t, s, context, History(), None)
+                self.fields.append(step[0])
+        self._ends = [self._carried(k, field) for k, field in enumerate(self.fields)]
+
+    @torch.no_grad()
+    def cost(self) -> Tensor:
+        """c(h, i, j) of a step from i to j after one from h to i, (K, K, K); c(0, 0, j) of a first
+        step. (K, K) for a solver without memory."""
+        count = len(self.times)
+        _, state = self._step(0, 1, History())
+        if state == History():
+            pairs = torch.zeros(count, count, dtype=torch.float64)
+            for i in range(count - 1):
+                for j in range(i + 1, count):
+                    pairs[i, j] = self._error(i, j, History())
+            return pairs
+        triples = torch.zeros(count, count, count, dtype=torch.float64)
+        for j in range(1, count):
+            triples[0, 0, j] = self._error(0, j, History())
+        for h in range(count - 2):
+            for i in range(h + 1, count - 1):
+                _, state = self._step(h, i, History())
+                for j in range(i + 1, count):
+                    triples[h, i, j] = self._error(i, j, state)
+        return triples
+
+    def _error(self, i: int, j: int, state: History) -> float:
+        gap = self._carried(j, self._step(i, j, state)[0]) - self._ends[j]
+        return float(gap.double().square().mean())
+
+    def _step(self, i: int, j: int, state: History) -> tuple[Tensor, History]:
+        t, s = self.times[i], self.times[j]
+        return self.solver.step(self.recorded, self.fields[i], t, s, self.context, state, None)
+
+    def _carried(self, k: int, x: Tensor) -> Tensor:
+        anchor = self.context.anchor
+        if self._base is not None:
+            x = self._base.flow(x, self.times[k], self.times[-1], anchor)
+            k = -1
+        return self.recorded.process.centred(x, self.times[k], anchor)
+
+
+class Recorded(Denoiser):
+    """A denoiser that remembers its answers on the fields of a trajectory."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        nn.Module.__init__(self)
+        self.inner, self.process = inner, inner.process
+        self._known: dict[int, Tensor] = {}
+
+    def keep(self, x_t: Tensor, t: Tensor, context: Context) -> None:
+        """Evaluate once, for as long as the field itself is held."""
+        self._known[id(x_t)] = self.inner(x_t, t, context)
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        known = self._known.get(id(x_t))
+        out: Tensor = self.inner(x_t, t, context) if known is None else known
+        return out
+
+
+def cheapest(cost: Tensor, steps: int) -> list[int]:
+    """The ``steps`` indices from 0 to K - 1 of the least total cost, by dynamic programming.
+
+    cost : (K, K), of a step from i to j > i; or (K, K, K), of that step after one from h to i,
+        where (0, 0, j) stands for the first step.
+    """
+    count = len(cost)
+    later = torch.ones(count, count, dtype=torch.bool).triu(1)
+    if cost.ndim == 2:
+        cost = cost.expand(count, count, count)
+    first = torch.where(later[0], cost[0, 0], torch.inf)
+    # best[h, i]: least total of a path whose last step was from h to i
+    best = torch.full((count, count), torch.inf, dtype=cost.dtype)
+    best[0] = first
+    back = []
+    for _ in range(steps - 2):
+        total = best[:, :, None] + torch.where(later, cost, torch.inf)
+        best, origin = total.min(0)
+        back.append(origin)
+    last = int(best[:, -1].argmin())
+    path = [count - 1, last]
+    for origin in reversed(back):
+        path.append(int(origin[path[-1], path[-2]]))
+    return path[::-1]
+
+
+def _chosen(level: Tensor, indices: list[int]) -> tuple[float, ...]:
+    return tuple(level[indices].exp().tolist())
+
+
+def _enough(steps: int, candidates: int) -> None:
+    if not 2 <= steps <= candidates:
+        raise InputError(
+            f"Got {steps} steps among {candidates} candidates; expected at least 2 steps and as "
+            "many candidates (four times as many serve well)."
+        )
