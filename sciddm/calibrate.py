@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments, interpolate
 from sciddm.process import Process
-from sciddm.random import Streams
+from sciddm.random import Streams, normal
 
 TINY = 1e-30
 """Variance below which a direction counts as known; its logarithm is finite."""
@@ -53,13 +53,18 @@ class Calibrated(Moments):
     inside: Tensor
     rest: Tensor
 
-    def covariance(self, t: Tensor) -> LinearMap:
+    def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """E (R, R) and the rest (C,) at the one time ``t``."""
         at, knots = self.process.kappa(t).log(), self.log_kappa.double()
         std = self.inside.double().diagonal(dim1=1, dim2=2).clamp_min(TINY).sqrt()
         likeness = self.inside.double() / (std[:, :, None] * std[:, None, :])
         now = interpolate(at, knots, std.log()).exp()
         inside = now[:, None] * interpolate(at, knots, likeness) * now
         rest = interpolate(at, knots, self.rest.double().clamp_min(TINY).log()).exp()
+        return inside, rest
+
+    def covariance(self, t: Tensor) -> LinearMap:
+        inside, rest = self._at(t)
         flat = self.modes.flatten(1)
 
         def apply(g: Tensor) -> Tensor:
@@ -71,6 +76,16 @@ class Calibrated(Moments):
             return (outside + share @ modes).view_as(g)
 
         return apply
+
+    def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
+        inside, rest = self._at(t)
+        values, vectors = torch.linalg.eigh(inside)
+        half = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        modes, w = self.modes.flatten(1).to(like), normal(like, rng)
+        share = w.flatten(1) @ modes.T
+        outside = w * rest.sqrt().to(like).view(1, -1, *[1] * (like.ndim - 2))
+        share = share @ half.to(like) - outside.flatten(1) @ modes.T
+        return outside + (share @ modes).view_as(like)
 
     def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
         return update(gap)
@@ -91,6 +106,11 @@ class Scaled(Moments):
         factor = interpolate(at, self.log_kappa.double(), self.factor)
         inner = self.base.covariance(t)
         return lambda g: factor.to(g) * inner(g)
+
+    def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
+        at = self.base.process.kappa(t).log()
+        factor = interpolate(at, self.log_kappa.double(), self.factor)
+        return factor.sqrt().to(like) * self.base.fluctuation(t, like, rng)
 
     def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
         return update(gap)
@@ -121,6 +141,9 @@ class TwoPhase(Moments):
 
     def covariance(self, t: Tensor) -> LinearMap:
         return self.inner.covariance(t)
+
+    def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
+        return self.inner.fluctuation(t, like, rng)
 
     def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:
         x = x_hat[:, self.channel]

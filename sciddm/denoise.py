@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from sciddm.covariance import Covariance, Function, White
 from sciddm.errors import InputError
 from sciddm.process import Process, shift
-from sciddm.random import Streams
+from sciddm.random import Streams, normal
 
 LinearMap = Callable[[Tensor], Tensor]
 
@@ -84,6 +84,16 @@ class Moments(ABC):
         covariance that is the same in every state returns ``update(gap)``.
         """
 
+    def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
+        """A draw of X - x_hat, N(0, Cov[X | x_t]), of the shape of ``like`` (B, C, *grid).
+
+        Raises `InputError` where the covariance is known by its images alone.
+        """
+        raise InputError(
+            f"Got {type(self).__name__}, whose covariance cannot be sampled; expected Gaussian, "
+            "Calibrated, Scaled or TwoPhase."
+        )
+
 
 def interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """Piecewise-linear ``values`` (L, ...) at positions ``at``, constant beyond the ends.
@@ -122,6 +132,12 @@ class Gaussian(Denoiser, Moments):
     def covariance(self, t: Tensor) -> LinearMap:
         noise, variance = self.process.noise, self._variance(t)
         return lambda g: self.prior.joint(g, noise, variance)
+
+    def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
+        variance = self._variance(t)
+        return self.prior.joint(
+            normal(like, rng), self.process.noise, lambda p, c: variance(p, c).sqrt()
+        )
 
     def mean_variance(self, t: Tensor, like: Tensor) -> Tensor:
         """Variance of X given x_t, averaged over the values of a field ``like``: a scalar."""

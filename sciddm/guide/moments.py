@@ -22,8 +22,13 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments
 from sciddm.errors import InputError
+from sciddm.guide.curved import GaussNewton
+from sciddm.guide.linear import factor, gram, kalman_gain
+from sciddm.guide.sites import weights
 from sciddm.guide.surprise import Surprise
 from sciddm.observe import Observation
+from sciddm.observe.noise import Gaussian as Normal
+from sciddm.random import Streams, normal
 
 
 class Gain:
@@ -40,22 +45,44 @@ class Gain:
     def __init__(self, observation: Observation, moments: Moments, memory: int = 1 << 30) -> None:
         self.observation, self.moments, self.memory = observation, moments, memory
         self._rows: Tensor | None = None
+        self._affine: bool | None = None
         self._known: dict[float, tuple[Tensor, Surprise]] = {}
+        self._images: dict[float, tuple[Tensor, Tensor]] = {}
 
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Surprise]:
         """The transposed gain (n, C, *grid) at the one time ``t``, in the type of ``like``, and the
-        law of the gap that it is for."""
+        law of the gap that it is for. Gaussian errors."""
         key = float(t)
         if key not in self._known:
-            rows, noise = self.rows(like), self.observation.covariance
-            images = self.moments.covariance(t.reshape(()))(rows)
-            spread = gram(rows, images)
+            noise = self.observation.covariance
+            images, spread = self._spread(t, like)
             gain = torch.cholesky_solve(images.flatten(1), factor(spread + noise))
-            known = gain.view_as(rows).to(like), Surprise(spread, noise)
+            known = gain.view_as(images).to(like), Surprise(spread, noise)
             if (len(self._known) + 1) * known[0].nbytes > self.memory:
                 return known
             self._known[key] = known
         return self._known[key]
+
+    def images(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """V A^T (n, C, *grid) and A V A^T (n, n) at the one time ``t``, float64. Any errors."""
+        key = float(t)
+        if key not in self._images:
+            known = self._spread(t, like)
+            if (len(self._images) + 1) * known[0].nbytes > self.memory:
+                return known
+            self._images[key] = known
+        return self._images[key]
+
+    def _spread(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.rows(like)
+        images = self.moments.covariance(t.reshape(()))(rows)
+        return images, gram(rows, images)
+
+    def affine(self, like: Tensor) -> bool:
+        """Whether the operator is affine, so that one linearisation serves every field."""
+        if self._affine is None:
+            self._affine = self.observation.operator.affine(like[:1])
+        return self._affine
 
     def rows(self, like: Tensor) -> Tensor:
         """The rows of the operator, (n, C, *grid), float64: smooth operators and small errors make
@@ -68,19 +95,40 @@ class Gain:
 class Conditioned(Denoiser):
     """E[X | x_t, y] by moment matching with a covariance in closed form.
 
+    Exact for an affine operator, Gaussian errors and a covariance that is exact. Other errors are
+    met by Gaussian sites (`sciddm.guide.sites`), other operators by linearising them at each
+    member's own estimate (`sciddm.guide.curved`); which of them is needed is found out once.
+
     Parameters
     ----------
     prior : the denoiser of the model, a network or the exact one.
-    observation : y, a linear (affine) operator and its error.
+    observation : y, any operator with a gradient and the law of its errors.
     moments : whose covariance stands for Cov[X | x_t]: the exact `Gaussian`, the Gaussian base of
         the network, or its `Calibrated` error.
+    passes : linearisations of an operator that is not affine. 1 is the extended Kalman filter; 3 is
+        good where the operator bends within the s.d. of the errors.
+    sweeps : over the sites of errors that are not Gaussian. One value needs 1, a hundred about 8.
     """
 
-    def __init__(self, prior: Denoiser, observation: Observation, moments: Moments) -> None:
+    def __init__(
+        self,
+        prior: Denoiser,
+        observation: Observation,
+        moments: Moments,
+        passes: int = 3,
+        sweeps: int = 8,
+    ) -> None:
+        if passes < 1 or sweeps < 1:
+            raise InputError(
+                f"Got {passes} passes and {sweeps} sweeps; expected at least 1 of each."
+            )
         torch.nn.Module.__init__(self)
         self.prior, self.process = prior, prior.process
         self.observation, self.moments = observation, moments
-        self._gain = Gain(observation, moments)
+        self.passes, self.sweeps = passes, sweeps
+        self._normal = isinstance(observation.law, Normal)
+        self._seen = observation if self._normal else observation.whitened()
+        self._gain = Gain(self._seen, moments)
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         if t.numel() != 1:
@@ -89,54 +137,60 @@ class Conditioned(Denoiser):
                 "Use guide.MMPS for a clock per cell."
             )
         x_hat = self.prior(x_t, t, context)
+        if not self._gain.affine(x_t):
+            curved = GaussNewton(self._seen, self.moments, self._weights, self.passes)
+            return curved(x_hat, self.moments.covariance(t.reshape(())))
+        rows = self._gain.rows(x_t)
+        if not self._normal:
+            images, spread = self._gain.images(t, x_t)
+            weight = self._weights(self._seen.y, self._seen.value(x_hat), spread).to(x_t)
+            flat = images.flatten(1).to(x_t)
+            return x_hat + self.moments.respond(
+                x_hat, weight, rows, lambda w: (w @ flat).view_as(x_hat)
+            )
         gain, surprise = self._gain.at(t, x_t)
         gap = self.observation.residual(x_hat)
         if not self.moments.exact:
             gap = surprise.stretch(gap)
         flat = gain.flatten(1)
-        return x_hat + self.moments.respond(
-            x_hat, gap, self._gain.rows(x_t), lambda d: (d @ flat).view_as(x_hat)
-        )
+        return x_hat + self.moments.respond(x_hat, gap, rows, lambda d: (d @ flat).view_as(x_hat))
+
+    def _weights(self, y: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        """w (B, n), float64, such that x_hat moves by V A^T w. Only the V of Gaussian errors is
+        inflated: other laws explain a surprise by themselves."""
+        if not self._normal:
+            return weights(self._seen.law, y, mean, spread, self.sweeps)
+        gap, noise = y.to(mean).double() - mean.double(), self._seen.covariance
+        if not self.moments.exact:
+            gap = Surprise(spread, noise).stretch(gap)
+        return torch.cholesky_solve(gap.T, factor(spread + noise)).T
+
+    def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
+        """A draw of X - E[X | x_t, y], N(0, V - K A V), of the shape of ``like`` (B, C, *grid).
+
+        By Matheron's rule: a draw of the prior's fluctuation v and of an error e moves by the gain
+        of -(A v + e). Where V is inflated for a member that surprises it, its draw is not.
+        """
+        if not self._normal or not self._gain.affine(like):
+            raise InputError(
+                "Got an operator that is not affine, or errors that are not Gaussian; their "
+                "posterior covariance differs from member to member and is not sampled. Use a "
+                "solver that draws no fluctuation."
+            )
+        v = self.moments.fluctuation(t, like, rng)
+        gain, _ = self._gain.at(t, like)
+        chol = torch.linalg.cholesky(self.observation.covariance).to(like)
+        blank = like.new_zeros(len(like), len(chol))
+        e = normal(blank, None if rng is None else rng.at(f"{rng.purpose} error", rng.step))
+        rows = self._gain.rows(like).flatten(1).to(like)
+        gap = v.flatten(1) @ rows.T + e @ chol.T
+        return v - (gap @ gain.flatten(1)).view_as(v)
 
     def given(self, observation: Observation) -> Conditioned:
         """The same sensors and errors with other values; shares the gains."""
-        other = Conditioned(self.prior, observation, self.moments)
+        other = Conditioned(self.prior, observation, self.moments, self.passes, self.sweeps)
         other._gain = self._gain
         return other
-
-
-def kalman_gain(covariance: LinearMap, rows: Tensor, noise: Tensor) -> Tensor:
-    """(A V A^T + R)^{-1} A V, the transposed gain (n, C, *grid).
-
-    rows : (n, C, *grid), the operator. noise : R (n, n).
-    """
-    images = covariance(rows)
-    total = gram(rows, images) + noise.double()
-    gain = torch.cholesky_solve(images.flatten(1).double(), factor(total))
-    return gain.to(images).view_as(rows)
-
-
-def gram(rows: Tensor, images: Tensor) -> Tensor:
-    """A V A^T (n, n), symmetric, float64, of the rows of A and their images under V."""
-    product = rows.flatten(1).double() @ images.flatten(1).double().T
-    return 0.5 * (product + product.T)
-
-
-def factor(total: Tensor) -> Tensor:
-    """Cholesky factor of a covariance; rounding is met by the least ridge that works."""
-    ridge = 0.0
-    scale = float(total.diagonal().mean())
-    unit = torch.eye(len(total)).to(total)
-    while True:
-        chol, fault = torch.linalg.cholesky_ex(total + ridge * scale * unit)
-        if int(fault) == 0:
-            return chol
-        ridge = max(10 * ridge, 1e-12)
-        if ridge > 1e-3:
-            raise InputError(
-                "The covariance of the observations is not positive definite; "
-                "check for values that are not finite."
-            )
 
 
 def linear_posterior(
@@ -162,13 +216,5 @@ def linear_posterior(
 
 
 def marginal(prior: Gaussian, like: Tensor) -> Tensor:
-    """Pointwise prior variance (C, *grid), float64, exactly, by unit fields in blocks."""
-    size = like[0].numel()
-    blocks = []
-    for start in range(0, size, 512):
-        index = torch.arange(start, min(size, start + 512))
-        unit = torch.zeros(len(index), size, dtype=torch.float64)
-        unit[torch.arange(len(index)), index] = 1
-        image = prior.prior(unit.view(-1, *like.shape[1:])).flatten(1)
-        blocks.append(image[torch.arange(len(index)), index])
-    return torch.cat(blocks).view(like.shape[1:])
+    """Pointwise prior variance (C, *grid), float64, in closed form."""
+    return prior.prior.diagonal(like)
