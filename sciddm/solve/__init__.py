@@ -1,5 +1,6 @@
 """x_t -> x_s: one kernel, solvers, grids, and the sampler that the labelled side sees."""
 
+from sciddm.solve.adaptive import Adaptive
 from sciddm.solve.exponential import Adams, HeavyBall
 from sciddm.solve.forms import (
     DataForm,
@@ -14,16 +15,35 @@ from sciddm.solve.forms import (
 )
 from sciddm.solve.grids import CosineGrid, Given, Grid, LogKappa, Rho, Uniform
 from sciddm.solve.kernel import transition
+from sciddm.solve.langevin import Langevin
+from sciddm.solve.matched import Fluctuating, Matched
+from sciddm.solve.restart import Restart
 from sciddm.solve.sampler import Diffusion, Sampler, trajectory
 from sciddm.solve.singlestep import Singlestep
 from sciddm.solve.solvers import Euler, Heun, History, Multistep, Solver
+from sciddm.solve.stochastic import (
+    Band,
+    Constant,
+    Dial,
+    ExtendedReverse,
+    NoiseFunction,
+    Power,
+    StochasticAdams,
+    Stretched,
+)
 
 __all__ = [
     "Adams",
+    "Adaptive",
+    "Band",
+    "Constant",
     "CosineGrid",
     "DataForm",
+    "Dial",
     "Diffusion",
     "Euler",
+    "ExtendedReverse",
+    "Fluctuating",
     "Form",
     "GaussianForm",
     "Given",
@@ -34,14 +54,21 @@ __all__ = [
     "InKappa",
     "InLogKappa",
     "InTime",
+    "Langevin",
     "LogKappa",
+    "Matched",
     "Multistep",
     "NoiseForm",
+    "NoiseFunction",
+    "Power",
+    "Restart",
     "Rho",
     "Sampler",
     "Singlestep",
     "Solver",
+    "StochasticAdams",
     "StraightForm",
+    "Stretched",
     "Uniform",
     "Variable",
     "trajectory",
