@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser
 from sciddm.random import Streams
+from sciddm.solve.early import Early
 from sciddm.solve.grids import Grid, LogKappa
 from sciddm.solve.solvers import History, Multistep, Solver
 
@@ -55,6 +56,8 @@ class Diffusion:
     steps : number of times on the grid; with the default solver also of network evaluations.
     kappa_max, kappa_min : ends of the grid, or None for those of the process' clock.
     grid : where the times lie between them.
+    early : a Gaussian that stands for the model above a lower level, where the grid then starts, or
+        None: the network from the start.
     """
 
     denoiser: Denoiser
@@ -63,6 +66,7 @@ class Diffusion:
     kappa_max: float | None = None
     kappa_min: float | None = None
     grid: Grid = field(default_factory=LogKappa)
+    early: Early | None = None
 
     @property
     def evaluations(self) -> int:
@@ -72,9 +76,14 @@ class Diffusion:
     @torch.no_grad()
     def __call__(self, shape: Sequence[int], context: Context, rng: Streams) -> Tensor:
         process = self.denoiser.process
-        times = self.grid.times(process, self.steps, self.kappa_max, self.kappa_min)
+        high = self.kappa_max if self.early is None else self.early.kappa
+        times = self.grid.times(process, self.steps, high, self.kappa_min)
         blank = torch.zeros(tuple(shape))
-        x = process.start(blank, times[0], context.anchor, rng.at("start"))
+        if self.early is None:
+            x = process.start(blank, times[0], context.anchor, rng.at("start"))
+        else:
+            first = process.times(2, self.kappa_max, self.kappa_min)[0]
+            x = self.early.start(self.denoiser, blank, first, times[0], context.anchor, rng)
         for x_s in trajectory(self.denoiser, x, times, context, self.solver, rng):
             x = x_s
         return x
