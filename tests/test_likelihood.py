@@ -226,7 +226,7 @@ def test_a_condition_moves_the_density() -> None:
 
 
 def test_a_float32_network_with_a_base() -> None:
-    """Exact trace and 400 probes agree; so do blocks of unit vectors and the whole Jacobian."""
+    """Exact trace and 60 probes agree; so do blocks of unit vectors and the whole Jacobian."""
     torch.manual_seed(0)
     process = VE(White(), LogLinear(0.05, 50.0))
     base = Gaussian(torch.zeros(()), SMOOTH, process)
@@ -236,8 +236,8 @@ def test_a_float32_network_with_a_base() -> None:
     x = base.sample(LIKE[:2], Streams.of(0, 2))
     exact = log_prob(network, x, steps=12, base=base)
     assert exact.dtype == DOUBLE and bool(torch.isfinite(exact).all())
-    found = log_prob(network, x, steps=12, base=base, probes=200, rng=Streams.of(1, 2))
-    assert torch.allclose(found, exact, atol=0.3)
+    found = log_prob(network, x, steps=12, base=base, probes=60, rng=Streams.of(1, 2))
+    assert torch.allclose(found, exact, atol=0.5)
     assert float((exact - log_prob(base, x, steps=12)).abs().min()) > 0.1
 
 
