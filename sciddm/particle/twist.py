@@ -1,0 +1,449 @@
+r"""How a cloud of particles is proposed and weighted: the part of sequential Monte Carlo that knows
+the observations.
+
+A twist carries psi_t(x_t), a guess of p(y | x_t). Moving from t to s < t a particle gains the weight
+
+    w = psi_s(x_s) p(x_s | x_t) / (psi_t(x_t) q(x_s | x_t)),
+
+p the transition of the prior, q the proposal. The clean field comes last, with psi = p(y | x): the
+product of all the weights is then p(y | x) p(path) / q(path), whatever the guesses were.
+
+================  =========================================  =====================================
+twist             transition of the prior                    proposal
+================  =========================================  =====================================
+`Matched`         X ~ N(x_hat, V), then x_s from             the same, with X conditioned on y
+                  q(x_s | x_t, X)
+`Ancestral`       X = x_hat, then x_s from q(x_s | x_t, X)   the same, about the guided x_hat
+`Reweighted`      either                                     the transition itself
+================  =========================================  =====================================
+
+`Matched` needs V = Cov[X | x_t] in closed form and, for a Gaussian prior, loses no variance at any
+number of steps. `Ancestral` has the exact law only as the steps become many.
+
+With A the operator, linearised at x_hat where it is not linear, psi_t(x_t) is
+N(y; A x_hat, A V A^T + R). For `Matched` the ratio p / q is one of two densities of y, by Bayes' rule
+in the local model X ~ N(x_hat, V), y ~ N(A X, R),
+
+    p(x_s | x_t) / q(x_s | x_t) = p(y | x_t) / p(y | x_s, x_t),
+
+so neither V nor the noise covariance C is ever inverted: only (n, n) systems, n the number of
+observations. For a Gaussian prior and a linear operator all weights are equal.
+
+References
+----------
+Wu, Trippe, Naesseth, Blei, Cunningham. Practical and asymptotically exact conditional sampling in
+diffusion models. NeurIPS 2023, eq. 9-12, algorithm 1. https://arxiv.org/abs/2306.17775
+Rozet et al. Learning diffusion priors from observations by expectation maximization. NeurIPS 2024,
+eq. 16-19 (the Gaussian likelihood at a noise level). https://arxiv.org/abs/2405.13712
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciddm.denoise import Context, Denoiser, Gaussian
+from sciddm.errors import InputError
+from sciddm.observe import Observation, Operator
+from sciddm.process import Process, shift
+from sciddm.random import Streams
+
+
+class View(NamedTuple):
+    """A cloud at one noise level. Every tensor has one row a particle, or one row for all.
+
+    x, x_hat : (B, C, *grid), fields and their clean estimates. log_psi : (B,), float64.
+    gap : (B, n), y - A(x_hat). rows, images : (B or 1, n, C, *grid), A and A V.
+    """
+
+    x: Tensor
+    x_hat: Tensor
+    log_psi: Tensor
+    gap: Tensor
+    rows: Tensor
+    images: Tensor
+
+    def take(self, index: Tensor) -> View:
+        """The particles ``index``, with repeats."""
+        count = len(self.x)
+        return View(*(part[index] if len(part) == count else part for part in self))
+
+
+class Twist(ABC):
+    """Proposes and weights; holds the prior and what is observed."""
+
+    prior: Denoiser
+
+    @abstractmethod
+    def start(
+        self, like: Tensor, t: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        """(x_t, log p(x_t) / q(x_t)): fields like ``like`` (B, C, *grid) at the first time, and (B,)
+        float64."""
+
+    @abstractmethod
+    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
+        """The cloud ``x`` at the time ``t``: one network evaluation a particle."""
+
+    @abstractmethod
+    def move(
+        self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        """(x_s, log p(x_s | x_t) / q(x_s | x_t)) from ``view``, the cloud at t."""
+
+    @abstractmethod
+    def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
+        """(X, log p(y | X) + log p(X | x_t) / q(X | x_t)): the clean fields, from the last time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matched(Twist):
+    """Moment matching: transition and proposal carry Cov[X | x_t].
+
+    Parameters
+    ----------
+    prior : the denoiser of the model. observation : y (n,), its operator and error.
+    law : a Gaussian under the same process, whose Cov[X | x_t] stands for the prior's: the prior
+        itself where it is Gaussian, else the Gaussian base of the network.
+    linear : the operator is linear (affine), and linearised once. Else it is linearised at each
+        particle's clean estimate (Gauss-Newton): n backward passes through the operator a step, none
+        through the denoiser, and n fields of memory a particle.
+    onset : noise level above which the guesses are cautious: psi_t has the error covariance
+        R (1 + (kappa / onset)^2). For operators whose linearisation fails far from the posterior;
+        the default changes nothing. The target is the same for every value.
+    derivative : fields (B, C, *grid) -> (A(x) (B, n), its derivative (B, n, C, *grid)), where a
+        tangent-linear model knows it cheaper than back-propagation.
+    """
+
+    prior: Denoiser
+    observation: Observation
+    law: Gaussian
+    linear: bool = False
+    onset: float = math.inf
+    derivative: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _one_set_of_values(self.observation)
+        if not self.onset > 0:
+            raise InputError(f"Got an onset of {self.onset}; expected a positive noise level.")
+        if self.law.process.noise != self.prior.process.noise:
+            raise InputError(
+                "Got a Gaussian law under another noise than the prior's; expected the same "
+                "process for both (use law.under(prior.process))."
+            )
+
+    def start(
+        self, like: Tensor, t: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        """The Gaussian law, noised: exact for a Gaussian prior at any first noise level."""
+        x_hat = self.law.mean.to(like).expand_as(like)
+        gap, rows = self._linearise(x_hat)
+        images = _apply(self.law.prior, rows)
+        noise = self._noise(t)
+        log_psi = log_normal(gap, gram(rows, images) + noise)
+        view = View(like, x_hat, log_psi, gap, rows, images)
+        deviation = self.law.prior.sqrt(normal(like, rng.at("start")))
+        moved = self._clean(view, deviation, noise, rng) - x_hat
+        alpha, beta, sigma = (c.to(like) for c in self.prior.process.coefficients(t))
+        fresh = self.prior.process.noise.sqrt(normal(like, rng.at("start noise")))
+        jump = alpha * moved + sigma * fresh
+        x = shift(alpha * x_hat + jump, beta, context.anchor)
+        return x, log_psi - self._log_local(view, jump, t, noise)
+
+    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
+        x_hat = self.prior(x, t, context)
+        gap, rows = self._linearise(x_hat)
+        images = _apply(self.law.covariance(t), rows)
+        log_psi = log_normal(gap, gram(rows, images) + self._noise(t))
+        return View(x, x_hat, log_psi, gap, rows, images)
+
+    def move(
+        self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        process, noise = self.prior.process, self._noise(t)
+        deviation = draw(self.law, view.x, t, rng.at("clean", rng.step))
+        moved = self._clean(view, deviation, noise, rng)
+        centre, share, scale = bridge(process, view, t, s, context)
+        jump = share * (moved - view.x_hat) + scale * process.noise.sqrt(normal(view.x, rng))
+        return centre + jump, view.log_psi - self._log_local(view, jump, s, noise)
+
+    def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
+        noise = self._noise(t)
+        x = self._clean(view, draw(self.law, view.x, t, rng.at("clean", rng.step)), noise, rng)
+        local = log_normal(view.gap - _values(view.rows, x - view.x_hat), noise)
+        return x, self.observation.log_prob(x).double() + view.log_psi - local
+
+    def _linearise(self, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """y - A(x_hat) (B, n), and the rows of A, (1 or B, n, C, *grid)."""
+        operator = self.observation.operator
+        if self.linear:
+            key = tuple(x_hat.shape[1:])
+            if key not in self._rows:
+                self._rows[key] = operator.rows(torch.zeros_like(x_hat[:1]))[None]
+            return self.observation.residual(x_hat), self._rows[key].to(x_hat)
+        if self.derivative is not None:
+            values, rows = self.derivative(x_hat)
+        else:
+            values, rows = linearise(operator, x_hat)
+        return self.observation.y.to(values) - values, rows
+
+    def _noise(self, t: Tensor) -> Tensor:
+        """The error covariance (1, n, n) that psi_t is given, float64."""
+        level = float(self.prior.process.kappa(t)) / self.onset
+        return (1 + level**2) * self.observation.covariance[None]
+
+    def _clean(self, view: View, deviation: Tensor, noise: Tensor, rng: Streams) -> Tensor:
+        """X ~ N(x_hat, V) given y, from a draw of N(0, V): what it misses of y is put right."""
+        error = normal(view.gap, rng.at("error", rng.step))
+        error = error @ torch.linalg.cholesky(noise[0]).to(error).T
+        gap = view.gap - _values(view.rows, deviation) - error
+        total = gram(view.rows, view.images) + noise
+        return view.x_hat + deviation + _pull(view.images, solve(total, gap))
+
+    def _log_local(self, view: View, jump: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+        """log p(y | x_s, x_t) in the local model of ``view``, for x_s = E[x_s | x_t] + ``jump``.
+
+        V_t and the noise between t and s combine to V_s, and the law's denoiser is linear.
+        """
+        still = self.law(torch.zeros_like(jump[:1]), s, Context())
+        gap = view.gap - _values(view.rows, self.law(jump, s, Context()) - still)
+        left = gram(view.rows, _apply(self.law.covariance(s), view.rows))
+        return log_normal(gap, left + noise)
+
+
+@dataclass(frozen=True, eq=False)
+class Ancestral(Twist):
+    """For a prior without a closed form: V is Tweedie's, (sigma^2 / alpha) C J^T, per particle.
+
+    2 n backward passes a step, n the number of observations: n through the operator and n through
+    the denoiser. For few observations; the transition narrows the spread below about 100 steps.
+
+    Parameters
+    ----------
+    prior : any denoiser. observation : y (n,) with any differentiable operator.
+    """
+
+    prior: Denoiser
+    observation: Observation
+
+    def __post_init__(self) -> None:
+        _one_set_of_values(self.observation)
+
+    def start(
+        self, like: Tensor, t: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        x = noised(self.prior.process, torch.zeros_like(like), t, context, rng)
+        return x, torch.zeros(len(like), dtype=torch.float64, device=like.device)
+
+    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
+        alpha, _, sigma = (c.to(x) for c in self.prior.process.coefficients(t))
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            x_hat = self.prior(x, t, context)
+        values, rows = linearise(self.observation.operator, x_hat)
+        back = [
+            torch.autograd.grad(x_hat, x, rows[:, j], retain_graph=True)[0]
+            for j in range(rows.shape[1])
+        ]
+        # C^{-1} V A^T: kept without C, whose inverse the weights would otherwise need
+        images = sigma**2 / alpha * torch.stack(back, dim=1)
+        gap = self.observation.y.to(values) - values
+        spread = positive(gram(rows, _apply(self.prior.process.noise, images)))
+        log_psi = log_normal(gap, spread + self.observation.covariance)
+        return View(x.detach(), x_hat.detach(), log_psi, gap, rows, images)
+
+    def move(
+        self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        process = self.prior.process
+        spread = positive(gram(view.rows, _apply(process.noise, view.images)))
+        total = spread + self.observation.covariance
+        centre, share, scale = bridge(process, view, t, s, context)
+        pull = share * _pull(view.images, solve(total, view.gap))
+        moved = process.noise(pull)
+        fresh = scale * process.noise.sqrt(normal(view.x, rng))
+        power = (pull * (fresh + 0.5 * moved)).flatten(1).double().sum(1) / scale.double() ** 2
+        return centre + moved + fresh, -power
+
+    def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
+        return view.x_hat, self.observation.log_prob(view.x_hat).double()
+
+
+@dataclass(frozen=True, eq=False)
+class Reweighted(Twist):
+    """Any potential g(x): the target is p(x) g(x), the proposal the prior's own transition.
+
+    Products of models (g another density, known up to a factor), tempering (g = p^(gamma - 1)),
+    constraints. Needs no gradient, and many particles where g is far from the prior.
+
+    Parameters
+    ----------
+    prior : any denoiser. potential : log g, fields (B, C, *grid) -> (B,); -inf is allowed.
+    law : as for `Matched`, or None for the ancestral transition.
+    onset : noise level at which half of log g counts; psi = g(x_hat)^(1 / (1 + (kappa / onset)^2)).
+    """
+
+    prior: Denoiser
+    potential: Callable[[Tensor], Tensor]
+    law: Gaussian | None = None
+    onset: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.onset < math.inf:
+            raise InputError(f"Got an onset of {self.onset}; expected a positive noise level.")
+
+    def start(
+        self, like: Tensor, t: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        level = torch.zeros(len(like), dtype=torch.float64, device=like.device)
+        clean = torch.zeros_like(like)
+        if self.law is not None:
+            clean = self.law.mean.to(like) + self.law.prior.sqrt(normal(like, rng.at("start")))
+        return noised(self.prior.process, clean, t, context, rng), level
+
+    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
+        x_hat = self.prior(x, t, context)
+        share = 1 / (1 + (self.prior.process.kappa(t) / self.onset) ** 2)
+        none = x.new_zeros(len(x), 0)
+        return View(x, x_hat, share.to(x.device) * self._log(x_hat), none, none, none)
+
+    def move(
+        self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
+    ) -> tuple[Tensor, Tensor]:
+        process = self.prior.process
+        centre, share, scale = bridge(process, view, t, s, context)
+        jump = scale * process.noise.sqrt(normal(view.x, rng))
+        if self.law is not None:
+            jump = jump + share * draw(self.law, view.x, t, rng.at("clean", rng.step))
+        return centre + jump, torch.zeros_like(view.log_psi)
+
+    def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
+        x = view.x_hat
+        if self.law is not None:
+            x = x + draw(self.law, x, t, rng.at("clean", rng.step))
+        return x, self._log(x)
+
+    def _log(self, x: Tensor) -> Tensor:
+        value = self.potential(x).double()
+        if value.shape != (len(x),):
+            raise InputError(
+                f"Got a potential of shape {tuple(value.shape)} for {len(x)} fields; expected "
+                "one number a field."
+            )
+        return value
+
+
+def bridge(
+    process: Process, view: View, t: Tensor, s: Tensor, context: Context
+) -> tuple[Tensor, Tensor, Tensor]:
+    """E[x_s | x_t, X = x_hat], its slope in X, and the scale of its noise, of q(x_s | x_t, X)."""
+    ratio2 = (process.kappa(s) / process.kappa(t)) ** 2
+    alpha, beta, sigma = process.coefficients(s)
+    z_hat = process.residual(view.x, view.x_hat, t, context.anchor)
+    noise = (sigma * ratio2.sqrt()).to(view.x) * z_hat
+    centre = shift(alpha.to(view.x) * view.x_hat + noise, beta.to(view.x), context.anchor)
+    share, scale = alpha * (1 - ratio2), sigma * (1 - ratio2).sqrt()
+    return centre, share.to(view.x), scale.to(view.x)
+
+
+def noised(process: Process, x: Tensor, t: Tensor, context: Context, rng: Streams) -> Tensor:
+    """The clean fields ``x`` at the first time."""
+    alpha, beta, sigma = (c.to(x) for c in process.coefficients(t))
+    z = process.noise.sqrt(normal(x, rng.at("start noise")))
+    return shift(alpha * x + sigma * z, beta, context.anchor)
+
+
+def normal(like: Tensor, rng: Streams) -> Tensor:
+    """White noise for a whole cloud, from the address of its first row: it cannot be split, and
+    thousands of addresses would cost more than the particles."""
+    first = replace(rng, cases=rng.cases[:1], members=rng.members[:1])
+    return first.normal(like[None])[0]
+
+
+def draw(law: Gaussian, like: Tensor, t: Tensor, rng: Streams) -> Tensor:
+    """N(0, Cov[X | x_t]) of the shape of ``like``."""
+    kappa2 = law.process.kappa(t) ** 2
+
+    def root(p: Tensor, c: Tensor) -> Tensor:
+        return torch.sqrt(kappa2 * c * p / (p + kappa2 * c).clamp_min(1e-300))
+
+    return law.prior.joint(normal(like, rng), law.process.noise, root)
+
+
+def linearise(operator: Operator, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A(x) (B, n), and its derivative at every row of ``x``, (B, n, C, *grid)."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        values = operator(x)
+        rows = [
+            torch.autograd.grad(values[:, j].sum(), x, retain_graph=True)[0]
+            for j in range(values.shape[1])
+        ]
+    return values.detach(), torch.stack(rows, dim=1)
+
+
+def gram(rows: Tensor, images: Tensor) -> Tensor:
+    """A V A^T (B, n, n), symmetric, float64."""
+    product = rows.flatten(2).double() @ images.flatten(2).double().mT
+    return 0.5 * (product + product.mT)
+
+
+def positive(spread: Tensor) -> Tensor:
+    """The nearest covariance: a learned Jacobian need not give one."""
+    values, vectors = torch.linalg.eigh(spread)
+    return (vectors * values.clamp_min(0)[..., None, :]) @ vectors.mT
+
+
+def solve(total: Tensor, gap: Tensor) -> Tensor:
+    """total^{-1} gap, (B, n), for totals (B or 1, n, n)."""
+    chol = torch.linalg.cholesky(total)
+    return torch.cholesky_solve(gap.double()[..., None], chol.expand(len(gap), -1, -1))[..., 0]
+
+
+def log_normal(gap: Tensor, total: Tensor) -> Tensor:
+    """log N(gap; 0, total), (B,), float64."""
+    chol = torch.linalg.cholesky(total)
+    chol = chol.expand(-1 if chol.ndim == 3 else 1, -1, -1)
+    if len(chol) == 1:
+        white = torch.linalg.solve_triangular(chol[0], gap.double().T, upper=False).T
+    else:
+        white = torch.linalg.solve_triangular(chol, gap.double()[..., None], upper=False)[..., 0]
+    log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return -0.5 * (white.square().sum(1) + log_det + gap.shape[1] * math.log(2 * math.pi))
+
+
+def _values(rows: Tensor, x: Tensor) -> Tensor:
+    """A x (B, n)."""
+    if len(rows) == 1:
+        return x.flatten(1) @ rows[0].flatten(1).T
+    return (rows.flatten(2) @ x.flatten(1)[..., None])[..., 0]
+
+
+def _pull(images: Tensor, weight: Tensor) -> Tensor:
+    """sum_j weight_j images_j, a field a particle."""
+    weight = weight.to(images)
+    if len(images) == 1:
+        flat = weight @ images[0].flatten(1)
+    else:
+        flat = (weight[:, None, :] @ images.flatten(2))[:, 0]
+    return flat.view(len(weight), *images.shape[2:])
+
+
+def _apply(covariance: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """A covariance on fields (n, C, *grid), applied to (B, n, C, *grid)."""
+    return covariance(rows.flatten(0, 1)).view_as(rows)
+
+
+def _one_set_of_values(observation: Observation) -> None:
+    if observation.y.ndim != 1:
+        raise InputError(
+            f"Got values of shape {tuple(observation.y.shape)}; a cloud of particles belongs to "
+            "one set of values (n,). Run one cloud a case."
+        )
