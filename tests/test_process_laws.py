@@ -415,7 +415,10 @@ def test_a_pair_is_recovered_as_by_regression(kind: Kind) -> None:
 def test_an_anchored_process_asks_for_its_anchor(kind: Kind) -> None:
     process, t = kind(White(), CLOCK), torch.tensor(0.5, dtype=DOUBLE)
     delayed = Clocked(process, torch.tensor(0.3))
-    for each in (process, delayed, Capped(process, torch.tensor(3.0))):
+    capped = Capped(process, torch.tensor(3.0))
+    with pytest.raises(InputError, match="anchor"):
+        capped.enter(UNIT)
+    for each in (process, delayed, capped):
         for call in (
             lambda each=each: each.forward(UNIT, t),
             lambda each=each: each.start(UNIT, t),
