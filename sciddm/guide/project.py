@@ -36,6 +36,7 @@ from sciddm.observe import Operator
 from sciddm.process import Process, shift
 from sciddm.random import Streams
 from sciddm.solve import Euler, History, Solver
+from sciddm.solve.address import below
 
 
 class HardProjection(Denoiser):
@@ -127,7 +128,7 @@ class ReSample(Solver):
         width = (own * kappa2 / (own + kappa2)).sqrt().to(x_t)
         u = shift(x_s, -beta, context.anchor) / alpha
         centre = share * denoiser.project(watched.last) + (1 - share) * u
-        u = centre + width * process.noise.sample(x_t, rng.at("resample", rng.step))
+        u = centre + width * process.noise.sample(x_t, below(rng, "resample"))
         return shift(alpha * u, beta, context.anchor), state
 
     def check(self, process: Process, times: Tensor) -> None:

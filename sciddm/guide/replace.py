@@ -28,6 +28,7 @@ from sciddm.errors import InputError
 from sciddm.process import Process, shift
 from sciddm.random import Streams
 from sciddm.solve import Euler, History, Solver
+from sciddm.solve.address import below
 
 
 class Replace(Denoiser):
@@ -81,12 +82,9 @@ class Resampling(Solver):
         alpha_t, beta_t, _ = (c.to(x_t) for c in process.coefficients(t))
         alpha_s, beta_s, _ = (c.to(x_t) for c in process.coefficients(s))
         width = (process.kappa(t) ** 2 - process.kappa(s) ** 2).sqrt().to(x_t)
-        noise = rng
-        x_s, after = self.solver.step(denoiser, x_t, t, s, context, state, noise)
+        x_s, after = self.solver.step(denoiser, x_t, t, s, context, state, rng)
         for k in range(1, self.repeats):
-            if rng is not None:
-                noise = rng.at(f"again {k}", rng.step)
-            back = None if rng is None else rng.at(f"back {k}", rng.step)
+            noise, back = below(rng, "again", k), below(rng, "back", k)
             u = shift(x_s, -beta_s, context.anchor) / alpha_s
             u = u + width * process.noise.sample(x_s, back)
             again = shift(alpha_t * u, beta_t, context.anchor)
