@@ -178,7 +178,7 @@ class Multistep(Solver):
         process, m = denoiser.process, context.anchor
         x_hat = denoiser(x_t, t, context)
         after = state.push(x_hat, t, keep=self.order - 1)
-        if self.order == 3 and len(state.t) == 2:
+        if self.order == 3 and state.t:
             span, form = Span(process, InLogKappa(), t, s), DataForm()
             rule = lagrange(span, (t, *state.t))
             return form.advance(x_t, span, (x_hat, *state.x_hat), rule, m), after
