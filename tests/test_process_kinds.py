@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -31,6 +32,7 @@ from sciddm.process import (
     OneClock,
     SubVP,
 )
+from sciddm.tree import Encoder, decode
 
 DOUBLE = torch.float64
 T = torch.linspace(0, 1, 21, dtype=DOUBLE)
@@ -181,6 +183,30 @@ def test_what_the_interpolants_are_beside_the_others() -> None:
     assert torch.allclose(VP().coefficients(T)[0], reverting[0])
 
 
+SAVED: list[OneClock | Clocked | Capped] = [
+    SubVP(clock=CosineAlpha(0.01, 2e-3)),
+    MeanReverting(White(0.5), LinearBeta(0.2, 8.0, 0.01, 0.4), 0.4),
+    Drifting(stiffness=1.2, sigma_min=0.1, sigma_max=0.7),
+    Interpolant(clock=LinearSigma(0.01, 0.8, 0.7), spread=0.8, power=0.7),
+    Bridge(Flow(clock=LogLinear(0.01, 10.0)), 2.0),
+    Clocked(Bridge(VP(), 3.0), torch.tensor([0.1, 0.9]), 0.5),
+    Capped(SubVP(), torch.tensor([0.1, 9.0])),
+]
+
+
+@pytest.mark.parametrize("process", SAVED, ids=lambda p: type(p).__name__)
+def test_a_process_is_saved_as_data(process: OneClock | Clocked | Capped) -> None:
+    offered = [White, VE, VP, SubVP, Flow, MeanReverting, Drifting, Interpolant, Bridge, Clocked]
+    offered += [Capped, LogLinear, LinearSigma, LinearBeta, CosineAlpha]
+    classes = {kind.__name__: kind for kind in offered}
+    coder = Encoder()
+    node = json.loads(json.dumps(coder.encode(process)))
+    again = decode(node, coder.tensors, classes)
+    t = T.view(-1, 1)
+    for a, b in zip(process.coefficients(t), again.coefficients(t), strict=True):
+        assert torch.equal(a, b)
+
+
 # ------------------------------------------------------------------------- what is refused
 
 CAP, HALF = torch.tensor([0.1, 1.0]), torch.tensor(0.5)
@@ -221,6 +247,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "cap above the clock": (lambda: Capped(VE(clock=LogLinear(0.01, 0.5)), CAP), "outside"),
     "cap below the clock": (lambda: Capped(VE(clock=LogLinear(0.5, 5.0)), CAP), "outside"),
     "nan cap": (lambda: Capped(VE(), torch.tensor(NAN)), "outside"),
+    "cap over an anchor": (lambda: Capped(MeanReverting(), CAP), "no anchor"),
     "cap on a clock per cell": (lambda: Capped(Clocked(VE(), HALF), CAP), "one clock"),  # type: ignore[arg-type]
 }
 

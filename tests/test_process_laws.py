@@ -35,7 +35,7 @@ from sciddm.process import (
     SubVP,
 )
 from sciddm.random import Streams
-from sciddm.solve import Euler, Multistep, Solver, trajectory, transition
+from sciddm.solve import Diffusion, Euler, Multistep, Solver, trajectory, transition
 
 DOUBLE = torch.float64
 N = 8
@@ -68,7 +68,7 @@ BY_CELL: dict[str, Process] = {
     "Clocked_VP": Clocked(VP(clock=CLOCK), DELAYS, 1.5),
     "Clocked_bridge": Clocked(Bridge(VE(clock=CLOCK), 2.0), DELAYS, 0.4),
     "Capped_VE": Capped(VE(clock=CLOCK), LEVELS),
-    "Capped_reverting": Capped(MeanReverting(clock=CLOCK, spread=0.7), LEVELS),
+    "Capped_flow": Capped(Flow(clock=CLOCK), LEVELS),
 }
 EVERY = {name: kind(White(), CLOCK) for name, kind in ONE_CLOCK.items()} | BY_CELL
 kinds = pytest.mark.parametrize("kind", ONE_CLOCK.values(), ids=ONE_CLOCK.keys())
@@ -415,10 +415,7 @@ def test_a_pair_is_recovered_as_by_regression(kind: Kind) -> None:
 def test_an_anchored_process_asks_for_its_anchor(kind: Kind) -> None:
     process, t = kind(White(), CLOCK), torch.tensor(0.5, dtype=DOUBLE)
     delayed = Clocked(process, torch.tensor(0.3))
-    capped = Capped(process, torch.tensor(3.0))
-    with pytest.raises(InputError, match="anchor"):
-        capped.enter(UNIT)
-    for each in (process, delayed, capped):
+    for each in (process, delayed):
         for call in (
             lambda each=each: each.forward(UNIT, t),
             lambda each=each: each.start(UNIT, t),
@@ -472,23 +469,22 @@ SPREADS = {"white": 2.0 * torch.eye(N, dtype=DOUBLE), "matern": dense(PRIOR)}
 
 
 @pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS.keys())
-@pytest.mark.parametrize("kind", [VE, VP, MeanReverting], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [VE, VP], ids=lambda k: k.__name__)
 def test_a_measurement_is_restored_as_by_the_wiener_filter(kind: Kind, spread: Tensor) -> None:
     """Error of its own in every cell; ancestral steps from the measurement itself.
 
     The mean is the Wiener filter's at any number of steps, the spread tends to the posterior's.
     """
     process = Capped(kind(White(), LogLinear(1e-3, 20.0)), LEVELS)
-    denoiser, anchor = Dense(MEAN, spread, process), given(process)
+    denoiser, one = Dense(MEAN, spread, process), torch.ones((), dtype=DOUBLE)
     y = torch.linspace(-4, 4, N, dtype=DOUBLE).view(1, 1, N)
     gain = spread @ torch.linalg.inv(spread + torch.diag(LEVELS**2))
     wiener, posterior = MEAN + (y - MEAN) @ gain.T, spread - gain @ spread
-    x, context = process.enter(y, anchor), Context(anchor=anchor)
-    assert torch.allclose(denoiser(x, torch.ones((), dtype=DOUBLE), context), wiener)
+    context, silent = Context(anchor=y), Fixed(0, (0,), (0,))
+    x = process.start(y, one, y, silent)
+    assert torch.allclose(denoiser(x, one, context), wiener)
     for steps in (5, 30):
-        *_, last = trajectory(
-            denoiser, x, process.times(steps), context, Euler(1.0), Fixed(0, (0,), (0,))
-        )
+        *_, last = trajectory(denoiser, x, process.times(steps), context, Euler(1.0), silent)
         assert torch.allclose(last, wiener, atol=1e-9)
     ratios = []
     for steps in (200, 400):
@@ -501,18 +497,59 @@ def test_a_measurement_is_restored_as_by_the_wiener_filter(kind: Kind, spread: T
     assert bool(((ratios[1] - 1).abs() < 0.03).all())
 
 
+def test_the_default_sampler_starts_from_the_measurement() -> None:
+    """Measured cells as by the Wiener filter; cells without a measurement as the prior."""
+    clock = LogLinear(1e-3, 100.0)
+    level = torch.where(torch.arange(N) < 5, LEVELS, torch.tensor(100.0, dtype=DOUBLE))
+    denoiser, count = Pointwise(Capped(VE(clock=clock), level)), 1000
+    y = torch.linspace(-2, 2, N).expand(count, 1, N)
+    drawn = Diffusion(denoiser, Euler(1.0), 300)(
+        (count, 1, N), Context(anchor=y), Streams.of(0, count)
+    )
+    precision = torch.where(torch.arange(N) < 5, level**-2, torch.zeros(N))
+    variance = 1 / (0.5 + precision)
+    mean = variance * precision * y[0, 0]
+    z = (drawn[:, 0].mean(0) - mean) / (variance / count).sqrt()
+    assert float(z.abs().max()) < 4
+    assert bool(((drawn[:, 0].var(0) / variance - 1).abs() < 0.2).all())
+    with pytest.raises(InputError, match="measurement"):
+        Diffusion(denoiser, Euler(1.0), 6)((2, 1, N), Context(), Streams.of(0, 2))
+    with pytest.raises(InputError, match="kappa_max"):
+        sampler = Diffusion(denoiser, Euler(1.0), 6, kappa_max=1.0)
+        sampler((2, 1, N), Context(anchor=y[:2]), Streams.of(0, 2))
+
+
+@pytest.mark.parametrize("kind", [VE, VP, SubVP, Flow], ids=lambda k: k.__name__)
 @pytest.mark.parametrize("solver", [Euler(1.0), Multistep()], ids=["sde", "multistep"])
-@kinds
 def test_a_constant_map_is_the_ordinary_process_bit_for_bit(kind: Kind, solver: Solver) -> None:
     base = kind(White(), CLOCK)
-    process = Capped(base, torch.full((1, 1, N), CLOCK.ends()[1], dtype=DOUBLE))
-    x = base.start(UNIT.float(), torch.ones(()), given(base), Streams.of(0, N))
     ends = []
-    for each in (base, process):
-        denoiser = Dense(MEAN, dense(PRIOR), each)
-        context = Context(anchor=given(base))
-        *_, last = trajectory(
-            denoiser, x.double(), base.times(9), context, solver, Streams.of(1, N)
-        )
-        ends.append(last)
+    for each in (base, Capped(base, torch.full((1, 1, N), CLOCK.ends()[1], dtype=DOUBLE))):
+        denoiser = Pointwise(each)
+        ends.append(Diffusion(denoiser, solver, 9)((4, 1, N), Context(), Streams.of(1, 4)))
     assert torch.equal(*ends)
+
+
+class Pointwise(Denoiser):
+    """X ~ N(0, 2) at every cell, on any clock."""
+
+    def __init__(self, process: Process) -> None:
+        nn.Module.__init__(self)
+        self.process = process
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        gain = 2 / (2 + self.process.kappa(t) ** 2)
+        return gain.to(x_t) * self.process.centred(x_t, t, context.anchor)
+
+
+@kinds
+def test_the_forward_draw(kind: Kind) -> None:
+    """alpha x + beta m + sigma z, z of covariance C, and z is found again."""
+    process, t = kind(MATERN, CLOCK), torch.linspace(0, 1, N, dtype=DOUBLE).view(N, 1, 1)
+    x, m = torch.linspace(-1, 3, N, dtype=DOUBLE).expand(N, 1, N), given(process)
+    x_t, z = process.forward(x, t, m, Fixed(1, (), ()))
+    alpha, beta, sigma = process.coefficients(t)
+    assert torch.equal(z, MATERN.sqrt(UNIT))
+    assert torch.allclose(x_t, alpha * x + beta * ANCHOR + sigma * z, atol=1e-12)
+    assert torch.allclose(process.residual(x_t, x, t, m), z, atol=1e-6)
+    assert torch.allclose(process.centred(x_t, t, m), x + process.kappa(t) * z, atol=1e-6)

@@ -168,7 +168,8 @@ class Bridge(Anchored):
 
     Zhou et al. 2024, table 1: VE and VP bridges are ``Bridge(VE(), end)`` and ``Bridge(VP(),
     end)``. Where M itself is the base's noised field at T, this is the base again. The clock of
-    the base gives kappa of the bridge.
+    the base gives kappa of the bridge; at its upper end float32 fields lose a share of about 5e-8
+    kappa / end of their noise, so 1e3 times ``end`` is far enough.
 
     Parameters
     ----------

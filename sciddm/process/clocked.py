@@ -21,8 +21,9 @@ from torch import Tensor
 
 from sciddm.covariance import Covariance
 from sciddm.errors import InputError
-from sciddm.process.base import OneClock, Process, shift
+from sciddm.process.base import OneClock, Process
 from sciddm.process.clocks import Clock
+from sciddm.random import Streams
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,25 +73,27 @@ class Clocked(Process):
 class Capped(Process):
     """Every cell has a largest noise level of its own: kappa = min(base's kappa, level).
 
-    The state at t = 1 is then a measurement whose error has the s.d. ``level`` in each cell (in
-    units of C), so a draw starts from the measurement itself, see `enter`: it is a draw of p(X |
-    measurement). The stochastic solvers do that; the probability flow does not, as it maps one
+    At t = 1 the state is a measurement whose error has the s.d. ``level`` in each cell (in units
+    of C). Draws start from the measurement itself, given as ``Context.anchor``, and are draws of
+    p(X | measurement) by the stochastic solvers. The probability flow is no such draw: it maps one
     measurement to one field. Pearl et al. 2023.
 
     Parameters
     ----------
-    base : a process on one clock.
-    level : noise levels, within the clock, broadcasts against x. Where nothing was measured: the
-        upper end of the clock.
+    base : a process on one clock, without an anchor.
+    level : noise levels within the clock, broadcasts against x. A cell at the upper end of the
+        clock was not measured, it starts from noise; its value in the measurement is not used but
+        must be finite.
     """
 
     base: OneClock
     level: Tensor
 
     def __post_init__(self) -> None:
-        if not isinstance(self.base, OneClock):
+        if not isinstance(self.base, OneClock) or self.base.anchored:
             raise InputError(
-                f"Got caps over {type(self.base).__name__}; expected a process with one clock."
+                f"Got caps over {type(self.base).__name__}; expected a process with one clock and "
+                "no anchor (VE, VP, SubVP, Flow)."
             )
         low, high = self.base.clock.ends()
         level = self.level.double()
@@ -107,17 +110,33 @@ class Capped(Process):
     def clock(self) -> Clock:  # type: ignore[override]
         return self.base.clock
 
-    @property
-    def anchored(self) -> bool:
-        return self.base.anchored
-
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kappa = self.base.clock.kappa(t.double())
         return self.base.at(torch.minimum(kappa, self.level.double().to(kappa.device)))
 
-    def enter(self, measured: Tensor, anchor: Tensor | None = None) -> Tensor:
-        """The measurement (B, C, *grid) as the state at t = 1: alpha y + beta m."""
-        self._check(anchor)
-        one = torch.ones((), dtype=torch.float64)
-        alpha, beta, _ = (c.to(measured) for c in self.coefficients(one))
-        return shift(alpha * measured, beta, anchor)
+    def start(
+        self, like: Tensor, t: Tensor, anchor: Tensor | None = None, rng: Streams | None = None
+    ) -> Tensor:
+        """The measurement ``anchor`` as the state at ``t``, noise where nothing was measured.
+
+        Raises `InputError` without a measurement, and for a ``t`` where the noise is less than that
+        of some measured cell.
+        """
+        level = self.level.double().to(t.device)
+        measured = level < self.base.clock.ends()[1] * (1 - 1e-6)
+        fresh = super().start(like, t, rng=rng)
+        if not bool(measured.any()):
+            return fresh
+        largest = float(level[measured].max())
+        if float(self.base.clock.kappa(t.double()).min()) < largest * (1 - 1e-9):
+            raise InputError(
+                f"Got a start below noise level {largest:g}, that of a measured cell; expected a "
+                "grid of times from there on (raise kappa_max)."
+            )
+        if anchor is None:
+            raise InputError(
+                "Got no measurement to start from; expected one of the shape of the field "
+                "(Context.anchor)."
+            )
+        alpha = self.coefficients(t)[0].to(like)
+        return torch.where(measured.to(like.device), alpha * anchor, fresh)
