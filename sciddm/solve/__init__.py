@@ -1,6 +1,7 @@
 """x_t -> x_s: one kernel, solvers, grids, and the sampler that the labelled side sees."""
 
 from sciddm.solve.adaptive import Adaptive
+from sciddm.solve.early import Early
 from sciddm.solve.exponential import Adams, HeavyBall
 from sciddm.solve.forms import (
     DataForm,
@@ -17,6 +18,7 @@ from sciddm.solve.grids import CosineGrid, Given, Grid, LogKappa, Rho, Uniform
 from sciddm.solve.kernel import transition
 from sciddm.solve.langevin import Langevin
 from sciddm.solve.matched import Fluctuating, Matched
+from sciddm.solve.placing import align, refine
 from sciddm.solve.restart import Restart
 from sciddm.solve.sampler import Diffusion, Sampler, trajectory
 from sciddm.solve.singlestep import Singlestep
@@ -41,6 +43,7 @@ __all__ = [
     "DataForm",
     "Dial",
     "Diffusion",
+    "Early",
     "Euler",
     "ExtendedReverse",
     "Fluctuating",
@@ -71,6 +74,8 @@ __all__ = [
     "Stretched",
     "Uniform",
     "Variable",
+    "align",
+    "refine",
     "trajectory",
     "transition",
 ]
