@@ -5,6 +5,7 @@ authors run on x_s after the solver's step; `REDDiff` is a sampler of its own.
 """
 
 from sciddm.guide.dps import DPS
+from sciddm.guide.event import Event, EventProbability, Exceeds, event_probability
 from sciddm.guide.free import Blind, ClassifierFree
 from sciddm.guide.mmps import MMPS
 from sciddm.guide.moments import Conditioned, linear_posterior
@@ -25,6 +26,9 @@ __all__ = [
     "Conditioned",
     "DPSLoop",
     "DiffusionPDELoop",
+    "Event",
+    "EventProbability",
+    "Exceeds",
     "FunDPSLoop",
     "HardProjection",
     "PiGDM",
@@ -33,5 +37,6 @@ __all__ = [
     "ReSample",
     "Replace",
     "Resampling",
+    "event_probability",
     "linear_posterior",
 ]

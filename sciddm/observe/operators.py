@@ -40,18 +40,19 @@ class Operator(ABC):
         return rows
 
     def affine(self, like: Tensor) -> bool:
-        """Whether A(x + y) + A(-x) + A(-y) = 3 A(0) on random fields of the shape of ``like``
-        (1, C, *grid), of s.d. 1 and 10, to 1e-5 of the values.
+        """Whether A(x + y) + A(-x) + A(-y) = 3 A(0) on random fields like ``like`` (1, C, *grid),
+        of s.d. 1 and 10, to half the digits of their type.
 
         Operators that are linear by their kind need no test.
         """
-        blank = torch.zeros(4, *like.shape[1:], dtype=torch.float64, device=like.device)
+        blank = torch.zeros_like(like[:1]).expand(4, *like.shape[1:])
         size = torch.tensor([1.0, 10.0, 1.0, 10.0]).to(blank).view(4, *[1] * (like.ndim - 1))
         x, y = (size * Streams.of(0, 4).at(name).normal(blank) for name in ("affine x", "affine y"))
         with torch.no_grad():
             values = torch.stack([self(v) for v in (x + y, -x, -y, blank)])
-        gap = (values[:3].sum(0) - 3 * values[3]).abs()
-        return bool((gap <= 1e-5 * values.abs().amax(0)).all())  # NaN is not affine
+        gap = (values[:3].sum(0) - 3 * values[3]).abs().amax(0)
+        slack = torch.finfo(values.dtype).eps ** 0.5
+        return bool((gap <= slack * values.abs().amax((0, 1))).all())  # NaN is not affine
 
 
 class Linear(Operator):
