@@ -8,6 +8,7 @@
 matched by coordinate value, averages are weighted by cell area, gaps must be alike.
 """
 
+from sciddm.score.c2st import c2st
 from sciddm.score.calibration import (
     chi_square,
     coverage,
@@ -26,6 +27,7 @@ from sciddm.score.weights import cell_weights
 __all__ = [
     "bias",
     "brier",
+    "c2st",
     "cell_weights",
     "chi_square",
     "coverage",
