@@ -15,6 +15,7 @@ from sciddm.guide.published import DiffusionPDELoop, DPSLoop, FunDPSLoop
 from sciddm.guide.red import REDDiff
 from sciddm.guide.replace import Replace, Resampling
 from sciddm.guide.score import SDA, TMPD
+from sciddm.guide.surprise import PriorFit, prior_fit
 
 __all__ = [
     "DPS",
@@ -33,10 +34,12 @@ __all__ = [
     "HardProjection",
     "PiGDM",
     "PiGDMLoop",
+    "PriorFit",
     "REDDiff",
     "ReSample",
     "Replace",
     "Resampling",
     "event_probability",
     "linear_posterior",
+    "prior_fit",
 ]

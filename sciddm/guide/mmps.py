@@ -4,7 +4,8 @@ The covariance V of the prior denoiser is applied by backward passes (`sciddm.gu
 its symmetric part; (A V A^T + R) w = y - A x_hat is solved by conjugate gradients. They are
 preconditioned by the error covariance, or, where a covariance is known in closed form (the Gaussian
 base, the calibrated error), by that of the whole gap, A V_0 A^T + R: with the exact V_0 one
-iteration is the solution, with one of nearly the right shape a few are.
+iteration is the solution; with another the iterations correct it, by a low-rank term of the network
+along the directions that each member's own gap asks for.
 
 References
 ----------

@@ -16,9 +16,15 @@ Anderson. An adaptive covariance inflation error correction algorithm for ensemb
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
+from scipy import stats
 from torch import Tensor
+
+from sciddm.denoise import Gaussian
+from sciddm.guide.linear import gram
+from sciddm.observe import Observation
 
 LARGEST = 1e8
 """Largest factor on V."""
@@ -67,3 +73,36 @@ class Surprise:
         factor = torch.where(large[:, None], high.exp(), torch.ones_like(high))
         longer = along * factor * (self.ratio + 1) / (factor * self.ratio + 1)
         return torch.where(large[:, None], (longer @ self._back).to(gap), gap)
+
+
+@dataclass(frozen=True)
+class PriorFit:
+    """How well observations go with a Gaussian prior, before anything is drawn.
+
+    chi_square : d^T (A Sigma A^T + R)^{-1} d with d = y - A mean, for each row of y.
+    low, high : its range in 99 of 100 right models, of the chi-square law with n degrees.
+    """
+
+    chi_square: tuple[float, ...]
+    low: float
+    high: float
+
+    @property
+    def surprising(self) -> bool:
+        """Whether any row is outside the range: above it, the values are far from the prior or
+        their errors too small; below it, the errors too large."""
+        return any(not self.low <= value <= self.high for value in self.chi_square)
+
+
+def prior_fit(prior: Gaussian, observation: Observation, like: Tensor) -> PriorFit:
+    """The chi-square of the observations under ``prior``, and its expected range.
+
+    ``like`` (1, C, *grid) gives shape and type. The operator is linearised at the prior mean.
+    Raises `InputError` for errors that are not Gaussian. Cost: n applications of the covariance.
+    """
+    centre = prior.mean.to(like).expand_as(like[:1]).double()
+    rows = observation.operator.rows(centre).double()
+    surprise = Surprise(gram(rows, prior.prior(rows)), observation.covariance)
+    values = surprise.chi_square(observation.residual(centre))
+    low, high = stats.chi2(observation.y.shape[-1]).interval(0.99)
+    return PriorFit(tuple(values.tolist()), float(low), float(high))
