@@ -121,21 +121,17 @@ class TwistedSMC:
         clock per cell.
         """
         times = self._check(shape, rng)
-        x, log_ratio = self.twist.start(
-            torch.zeros(tuple(shape), dtype=self.dtype), times[0], context, rng
-        )
-        view = self.twist.view(x, times[0], context)
-        tally = Tally(len(x), self.threshold)
-        index = tally.add(view.log_psi + log_ratio, rng.at("resample"))
+        like = torch.zeros(tuple(shape), dtype=self.dtype)
+        tally = Tally(len(like), self.threshold)
+        view, gained = self.twist.start(like, times[0], context, rng.at("start"))
+        index = tally.add(gained, rng.at("resample"))
         for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True), 1):
             view = view if index is None else view.take(index)
-            x, log_ratio = self.twist.move(view, t, s, context, rng.at("step", k))
-            ahead = self.twist.view(x, s, context)
-            index = tally.add(ahead.log_psi - view.log_psi + log_ratio, rng.at("resample", k))
-            view = ahead
+            view, gained = self.twist.move(view, t, s, context, rng.at("step", k))
+            index = tally.add(gained, rng.at("resample", k))
         view = view if index is None else view.take(index)
-        x, log_ratio = self.twist.finish(view, times[-1], rng.at("step", self.steps))
-        tally.add(log_ratio - view.log_psi, None)
+        x, gained = self.twist.finish(view, times[-1], rng.at("step", self.steps))
+        tally.add(gained, None)
         pick = systematic(tally.log_weight, rng.at("resample", self.steps))
         return Cloud(x, tally.log_weight, tally.log_evidence, tuple(tally.effective), x[pick])
 

@@ -48,7 +48,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciddm.denoise import Context, Denoiser, Gaussian
+from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap
 from sciddm.errors import InputError
 from sciddm.observe import Observation, Operator
 from sciddm.process import Process, shift
@@ -81,25 +81,19 @@ class Twist(ABC):
     prior: Denoiser
 
     @abstractmethod
-    def start(
-        self, like: Tensor, t: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
-        """(x_t, log p(x_t) / q(x_t)): fields like ``like`` (B, C, *grid) at the first time, and (B,)
-        float64."""
-
-    @abstractmethod
-    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
-        """The cloud ``x`` at the time ``t``: one network evaluation a particle."""
+    def start(self, like: Tensor, t: Tensor, context: Context, rng: Streams) -> tuple[View, Tensor]:
+        """The cloud at the first time, of fields like ``like`` (B, C, *grid), and its log weights
+        (B,), float64. One network evaluation a particle."""
 
     @abstractmethod
     def move(
         self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
-        """(x_s, log p(x_s | x_t) / q(x_s | x_t)) from ``view``, the cloud at t."""
+    ) -> tuple[View, Tensor]:
+        """The cloud at s from ``view``, the cloud at t, and the log weights that it gains (B,)."""
 
     @abstractmethod
     def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
-        """(X, log p(y | X) + log p(X | x_t) / q(X | x_t)): the clean fields, from the last time."""
+        """The clean fields (B, C, *grid) from the cloud at the last time, and their log weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +105,11 @@ class Matched(Twist):
     prior : the denoiser of the model. observation : y (n,), its operator and error.
     law : a Gaussian under the same process, whose Cov[X | x_t] stands for the prior's: the prior
         itself where it is Gaussian, else the Gaussian base of the network.
-    linear : the operator is linear (affine), and linearised once. Else it is linearised at each
-        particle's clean estimate (Gauss-Newton): n backward passes through the operator a step, none
-        through the denoiser, and n fields of memory a particle.
+    linear : the operator is linear (affine), and linearised once. Else it is linearised for each
+        particle at each level: n backward passes through the operator, none through the denoiser,
+        and n fields of memory.
+    iterations : Gauss-Newton iterations from the prior's mean, where the cloud starts. From there
+        each particle follows the mode of its own p(x | x_t, y), by one iteration a level.
     onset : noise level above which the guesses are cautious: psi_t has the error covariance
         R (1 + (kappa / onset)^2). For operators whose linearisation fails far from the posterior;
         the default changes nothing. The target is the same for every value.
@@ -125,12 +121,15 @@ class Matched(Twist):
     observation: Observation
     law: Gaussian
     linear: bool = False
+    iterations: int = 5
     onset: float = math.inf
     derivative: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _one_set_of_values(self.observation)
+        if self.iterations < 0:
+            raise InputError(f"Got {self.iterations} iterations; expected 0 or more.")
         if not self.onset > 0:
             raise InputError(f"Got an onset of {self.onset}; expected a positive noise level.")
         if self.law.process.noise != self.prior.process.noise:
@@ -139,78 +138,94 @@ class Matched(Twist):
                 "process for both (use law.under(prior.process))."
             )
 
-    def start(
-        self, like: Tensor, t: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
-        """The Gaussian law, noised: exact for a Gaussian prior at any first noise level."""
-        x_hat = self.law.mean.to(like).expand_as(like)
-        gap, rows = self._linearise(x_hat)
-        images = _apply(self.law.prior, rows)
-        noise = self._noise(t)
-        log_psi = log_normal(gap, gram(rows, images) + noise)
-        view = View(like, x_hat, log_psi, gap, rows, images)
-        deviation = self.law.prior.sqrt(normal(like, rng.at("start")))
-        moved = self._clean(view, deviation, noise, rng) - x_hat
-        alpha, beta, sigma = (c.to(like) for c in self.prior.process.coefficients(t))
-        fresh = self.prior.process.noise.sqrt(normal(like, rng.at("start noise")))
+    def start(self, like: Tensor, t: Tensor, context: Context, rng: Streams) -> tuple[View, Tensor]:
+        """From the Gaussian law, noised: exact for a Gaussian prior at any first noise level."""
+        process, noise = self.prior.process, self._noise(t)
+        mean = self.law.mean.to(like).expand_as(like)
+        view = self._about(like, mean[:1], mean[:1], self.law.prior, noise)
+        for _ in range(0 if self.linear else self.iterations):
+            mode = mean[:1] + self._push(view, noise, view.gap)
+            view = self._about(like, mean[:1], mode, self.law.prior, noise)
+        view = view._replace(x_hat=mean, gap=view.gap.expand(len(like), -1))
+        moved = self._clean(view, self.law.prior.sqrt(normal(like, rng.at("start"))), noise, rng)
+        alpha, beta, sigma = (c.to(like) for c in process.coefficients(t))
+        fresh = process.noise.sqrt(normal(like, rng.at("start noise")))
         jump = alpha * moved + sigma * fresh
-        x = shift(alpha * x_hat + jump, beta, context.anchor)
-        return x, log_psi - self._log_local(view, jump, t, noise)
-
-    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
-        x_hat = self.prior(x, t, context)
-        gap, rows = self._linearise(x_hat)
-        images = _apply(self.law.covariance(t), rows)
-        log_psi = log_normal(gap, gram(rows, images) + self._noise(t))
-        return View(x, x_hat, log_psi, gap, rows, images)
+        x = shift(alpha * mean + jump, beta, context.anchor)
+        ahead = self._ahead(view, x, t, context)
+        return ahead, view.log_psi + ahead.log_psi - self._log_local(view, jump, t, noise)
 
     def move(
         self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[View, Tensor]:
         process, noise = self.prior.process, self._noise(t)
         deviation = draw(self.law, view.x, t, rng.at("clean", rng.step))
         moved = self._clean(view, deviation, noise, rng)
         centre, share, scale = bridge(process, view, t, s, context)
-        jump = share * (moved - view.x_hat) + scale * process.noise.sqrt(normal(view.x, rng))
-        return centre + jump, view.log_psi - self._log_local(view, jump, s, noise)
+        jump = share * moved + scale * process.noise.sqrt(normal(view.x, rng))
+        ahead = self._ahead(view, centre + jump, s, context)
+        return ahead, ahead.log_psi - self._log_local(view, jump, s, noise)
 
     def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
         noise = self._noise(t)
-        x = self._clean(view, draw(self.law, view.x, t, rng.at("clean", rng.step)), noise, rng)
-        local = log_normal(view.gap - _values(view.rows, x - view.x_hat), noise)
-        return x, self.observation.log_prob(x).double() + view.log_psi - local
+        deviation = draw(self.law, view.x, t, rng.at("clean", rng.step))
+        moved = self._clean(view, deviation, noise, rng)
+        local = log_normal(view.gap - _values(view.rows, moved), noise)
+        x = view.x_hat + moved
+        return x, self.observation.log_prob(x).double() - local
 
-    def _linearise(self, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """y - A(x_hat) (B, n), and the rows of A, (1 or B, n, C, *grid)."""
-        operator = self.observation.operator
+    def _ahead(self, view: View, x: Tensor, t: Tensor, context: Context) -> View:
+        """The view at t of fields that came from ``view``, linearised at the mode it predicts."""
+        x_hat, noise = self.prior(x, t, context), self._noise(t)
+        covariance = self.law.covariance(t)
         if self.linear:
-            key = tuple(x_hat.shape[1:])
+            return self._about(x, x_hat, x_hat, covariance, noise)
+        guess = view._replace(images=_apply(covariance, view.rows))
+        gap = view.gap - _values(view.rows, x_hat - view.x_hat)
+        return self._about(x, x_hat, x_hat + self._push(guess, noise, gap), covariance, noise)
+
+    def _about(
+        self, x: Tensor, x_hat: Tensor, point: Tensor, covariance: LinearMap, noise: Tensor
+    ) -> View:
+        """The view with the operator linearised at ``point`` (1 or B, C, *grid)."""
+        operator, y = self.observation.operator, self.observation.y
+        if self.linear:
+            key = tuple(point.shape[1:])
             if key not in self._rows:
-                self._rows[key] = operator.rows(torch.zeros_like(x_hat[:1]))[None]
-            return self.observation.residual(x_hat), self._rows[key].to(x_hat)
-        if self.derivative is not None:
-            values, rows = self.derivative(x_hat)
+                self._rows[key] = operator.rows(torch.zeros_like(point[:1]))[None]
+            rows, values = self._rows[key].to(point), operator(point)
+        elif self.derivative is not None:
+            values, rows = self.derivative(point)
         else:
-            values, rows = linearise(operator, x_hat)
-        return self.observation.y.to(values) - values, rows
+            values, rows = linearise(operator, point)
+        if values.shape[1:] != y.shape:
+            raise InputError(
+                f"Got {tuple(y.shape)} values for an operator that gives {tuple(values.shape[1:])}."
+            )
+        gap = y.to(values) - values - _values(rows, x_hat - point)
+        images = _apply(covariance, rows)
+        return View(x, x_hat, log_normal(gap, gram(rows, images) + noise), gap, rows, images)
 
     def _noise(self, t: Tensor) -> Tensor:
-        """The error covariance (1, n, n) that psi_t is given, float64."""
+        """The error covariance (1, n, n) of psi_t, float64."""
         level = float(self.prior.process.kappa(t)) / self.onset
         return (1 + level**2) * self.observation.covariance[None]
 
+    def _push(self, view: View, noise: Tensor, gap: Tensor) -> Tensor:
+        """V A^T (A V A^T + R)^{-1} gap."""
+        return _pull(view.images, solve(gram(view.rows, view.images) + noise, gap))
+
     def _clean(self, view: View, deviation: Tensor, noise: Tensor, rng: Streams) -> Tensor:
-        """X ~ N(x_hat, V) given y, from a draw of N(0, V): what it misses of y is put right."""
+        """X - x_hat, X ~ N(x_hat, V) given y, from a draw of N(0, V) and one of the error."""
         error = normal(view.gap, rng.at("error", rng.step))
         error = error @ torch.linalg.cholesky(noise[0]).to(error).T
         gap = view.gap - _values(view.rows, deviation) - error
-        total = gram(view.rows, view.images) + noise
-        return view.x_hat + deviation + _pull(view.images, solve(total, gap))
+        return deviation + self._push(view, noise, gap)
 
     def _log_local(self, view: View, jump: Tensor, s: Tensor, noise: Tensor) -> Tensor:
         """log p(y | x_s, x_t) in the local model of ``view``, for x_s = E[x_s | x_t] + ``jump``.
 
-        V_t and the noise between t and s combine to V_s, and the law's denoiser is linear.
+        V_t and the noise between t and s combine to V_s, and the law's denoiser is affine.
         """
         still = self.law(torch.zeros_like(jump[:1]), s, Context())
         gap = view.gap - _values(view.rows, self.law(jump, s, Context()) - still)
@@ -236,13 +251,30 @@ class Ancestral(Twist):
     def __post_init__(self) -> None:
         _one_set_of_values(self.observation)
 
-    def start(
-        self, like: Tensor, t: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
+    def start(self, like: Tensor, t: Tensor, context: Context, rng: Streams) -> tuple[View, Tensor]:
         x = noised(self.prior.process, torch.zeros_like(like), t, context, rng)
-        return x, torch.zeros(len(like), dtype=torch.float64, device=like.device)
+        view = self._view(x, t, context)
+        return view, view.log_psi
 
-    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
+    def move(
+        self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
+    ) -> tuple[View, Tensor]:
+        process = self.prior.process
+        spread = positive(gram(view.rows, _apply(process.noise, view.images)))
+        weight = solve(spread + self.observation.covariance, view.gap)
+        centre, share, scale = bridge(process, view, t, s, context)
+        pull = share * _pull(view.images, weight)
+        moved = process.noise(pull)
+        fresh = scale * process.noise.sqrt(normal(view.x, rng))
+        power = (pull * (fresh + 0.5 * moved)).flatten(1).double().sum(1) / scale.double() ** 2
+        ahead = self._view(centre + moved + fresh, s, context)
+        return ahead, ahead.log_psi - view.log_psi - power
+
+    def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
+        return view.x_hat, self.observation.log_prob(view.x_hat).double() - view.log_psi
+
+    def _view(self, x: Tensor, t: Tensor, context: Context) -> View:
+        """``images`` are C^{-1} V A^T: without C, whose inverse the weights would need."""
         alpha, _, sigma = (c.to(x) for c in self.prior.process.coefficients(t))
         with torch.enable_grad():
             x = x.detach().requires_grad_()
@@ -252,28 +284,11 @@ class Ancestral(Twist):
             torch.autograd.grad(x_hat, x, rows[:, j], retain_graph=True)[0]
             for j in range(rows.shape[1])
         ]
-        # C^{-1} V A^T: kept without C, whose inverse the weights would otherwise need
         images = sigma**2 / alpha * torch.stack(back, dim=1)
         gap = self.observation.y.to(values) - values
         spread = positive(gram(rows, _apply(self.prior.process.noise, images)))
         log_psi = log_normal(gap, spread + self.observation.covariance)
         return View(x.detach(), x_hat.detach(), log_psi, gap, rows, images)
-
-    def move(
-        self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
-        process = self.prior.process
-        spread = positive(gram(view.rows, _apply(process.noise, view.images)))
-        total = spread + self.observation.covariance
-        centre, share, scale = bridge(process, view, t, s, context)
-        pull = share * _pull(view.images, solve(total, view.gap))
-        moved = process.noise(pull)
-        fresh = scale * process.noise.sqrt(normal(view.x, rng))
-        power = (pull * (fresh + 0.5 * moved)).flatten(1).double().sum(1) / scale.double() ** 2
-        return centre + moved + fresh, -power
-
-    def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
-        return view.x_hat, self.observation.log_prob(view.x_hat).double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,36 +314,35 @@ class Reweighted(Twist):
         if not 0 < self.onset < math.inf:
             raise InputError(f"Got an onset of {self.onset}; expected a positive noise level.")
 
-    def start(
-        self, like: Tensor, t: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
-        level = torch.zeros(len(like), dtype=torch.float64, device=like.device)
+    def start(self, like: Tensor, t: Tensor, context: Context, rng: Streams) -> tuple[View, Tensor]:
         clean = torch.zeros_like(like)
         if self.law is not None:
             clean = self.law.mean.to(like) + self.law.prior.sqrt(normal(like, rng.at("start")))
-        return noised(self.prior.process, clean, t, context, rng), level
-
-    def view(self, x: Tensor, t: Tensor, context: Context) -> View:
-        x_hat = self.prior(x, t, context)
-        share = 1 / (1 + (self.prior.process.kappa(t) / self.onset) ** 2)
-        none = x.new_zeros(len(x), 0)
-        return View(x, x_hat, share.to(x.device) * self._log(x_hat), none, none, none)
+        view = self._view(noised(self.prior.process, clean, t, context, rng), t, context)
+        return view, view.log_psi
 
     def move(
         self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[View, Tensor]:
         process = self.prior.process
         centre, share, scale = bridge(process, view, t, s, context)
         jump = scale * process.noise.sqrt(normal(view.x, rng))
         if self.law is not None:
             jump = jump + share * draw(self.law, view.x, t, rng.at("clean", rng.step))
-        return centre + jump, torch.zeros_like(view.log_psi)
+        ahead = self._view(centre + jump, s, context)
+        return ahead, _difference(ahead.log_psi, view.log_psi)
 
     def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
         x = view.x_hat
         if self.law is not None:
             x = x + draw(self.law, x, t, rng.at("clean", rng.step))
-        return x, self._log(x)
+        return x, _difference(self._log(x), view.log_psi)
+
+    def _view(self, x: Tensor, t: Tensor, context: Context) -> View:
+        x_hat = self.prior(x, t, context)
+        share = 1 / (1 + (self.prior.process.kappa(t) / self.onset) ** 2)
+        none = x.new_zeros(len(x), 0)
+        return View(x, x_hat, share.to(x.device) * self._log(x_hat), none, none, none)
 
     def _log(self, x: Tensor) -> Tensor:
         value = self.potential(x).double()
@@ -419,6 +433,11 @@ def log_normal(gap: Tensor, total: Tensor) -> Tensor:
     return -0.5 * (white.square().sum(1) + log_det + gap.shape[1] * math.log(2 * math.pi))
 
 
+def _difference(after: Tensor, before: Tensor) -> Tensor:
+    """after - before; a particle without weight keeps none."""
+    return torch.where(before == -math.inf, before, after - before)
+
+
 def _values(rows: Tensor, x: Tensor) -> Tensor:
     """A x (B, n)."""
     if len(rows) == 1:
@@ -436,7 +455,7 @@ def _pull(images: Tensor, weight: Tensor) -> Tensor:
     return flat.view(len(weight), *images.shape[2:])
 
 
-def _apply(covariance: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+def _apply(covariance: LinearMap, rows: Tensor) -> Tensor:
     """A covariance on fields (n, C, *grid), applied to (B, n, C, *grid)."""
     return covariance(rows.flatten(0, 1)).view_as(rows)
 
