@@ -81,10 +81,11 @@ class Calibrated(Moments):
         inside, rest = self._at(t)
         values, vectors = torch.linalg.eigh(inside)
         half = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-        modes, w = self.modes.flatten(1).to(like), normal(like, rng)
-        share = w.flatten(1) @ modes.T
-        outside = w * rest.sqrt().to(like).view(1, -1, *[1] * (like.ndim - 2))
-        share = share @ half.to(like) - outside.flatten(1) @ modes.T
+        modes = self.modes.flatten(1).to(like)
+        other = None if rng is None else rng.at(f"{rng.purpose} modes", rng.step)
+        share = normal(like.new_zeros(len(like), len(modes)), other) @ half.to(like)
+        outside = normal(like, rng) * rest.sqrt().to(like).view(1, -1, *[1] * (like.ndim - 2))
+        share = share - outside.flatten(1) @ modes.T
         return outside + (share @ modes).view_as(like)
 
     def respond(self, x_hat: Tensor, gap: Tensor, rows: Tensor, update: LinearMap) -> Tensor:

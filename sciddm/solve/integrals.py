@@ -17,6 +17,7 @@ eq. 13-18. https://arxiv.org/abs/2309.05019
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -35,13 +36,12 @@ def moments(rate: Tensor, width: Tensor, count: int) -> list[Tensor]:
     """
     z = rate * width
     found = [-torch.expm1(-z)]
+    powers = (-z) ** torch.arange(SERIES).view(-1, *[1] * z.ndim)
     for k in range(1, count):
         by_parts = width**k - k / rate * found[-1]
-        term = z * width**k / (k + 1)
-        series = term
-        for j in range(1, SERIES):
-            term = -term * z / (k + 1 + j)
-            series = series + term
+        factors = [math.factorial(k) / math.factorial(k + 1 + j) for j in range(SERIES)]
+        terms = torch.tensor(factors, dtype=z.dtype).view(-1, *[1] * z.ndim)
+        series = z * width**k * (powers * terms).sum(0)
         found.append(torch.where(z < 1, series, by_parts))
     return found
 

@@ -237,14 +237,14 @@ class ExtendedReverse(Solver):
         if count == 1:
             return found
         width = (k_t / k_s).log()
-        points, weights = np.polynomial.legendre.leggauss(NODES)
-        rest = [torch.zeros_like(k_t) for _ in range(1, count)]
-        for p, w in zip(points.tolist(), weights.tolist(), strict=True):
-            kappa = k_s * torch.exp(0.5 * width * (1 + p))
-            share = 0.5 * w * width * kappa * torch.exp(end - self.phi.log(kappa))
-            for j in range(1, count):
-                rest[j - 1] = rest[j - 1] + share * j * (kappa - k_t) ** (j - 1)
-        return found + [(k_s - k_t) ** j + r for j, r in enumerate(rest, start=1)]
+        rule = np.polynomial.legendre.leggauss(NODES)
+        p, w = (torch.as_tensor(v).view(-1, *[1] * k_t.ndim) for v in rule)
+        kappa = k_s * torch.exp(0.5 * width * (1 + p))
+        share = 0.5 * w * width * kappa * torch.exp(end - self.phi.log(kappa))
+        for j in range(1, count):
+            rest = (share * j * (kappa - k_t) ** (j - 1)).sum(0)
+            found.append((k_s - k_t) ** j + rest)
+        return found
 
     def evaluations(self, steps: int) -> int:
         return steps
