@@ -163,7 +163,7 @@ BAD = {
     "symmetric W": (ONE, ONE, ONE, "expected W"),
     "singular S": (ONE, SKEW, torch.diag(torch.tensor([1.0, 0.0])), "expected S"),
     "another size": (ONE, SKEW, torch.eye(3), r"\(K, K\)"),
-    "nan": (ONE * math.nan, SKEW, ONE, "finite"),
+    "nan": (ONE * math.nan, SKEW, ONE, "not finite"),
 }
 
 

@@ -3,11 +3,10 @@ r"""Linear noising of coupled channels: every one that keeps a Gaussian stationa
     dX = -1/2 (R + W) S^{-1} X dtau + R^{1/2} dB,  B with covariance C over the grid
 
 over K channels (a field and its velocity, say), with R symmetric and non-negative, W antisymmetric
-and S positive: N(0, S (x) C) is stationary, and nothing else linear is. R = S = 1 and W = 0 is
-`sciddm.process.VP` at kappa^2 = exp(tau) - 1; `critically_damped` is Langevin's equation, where
-noise enters through the velocity alone. With A = -1/2 (R + W) S^{-1}, X_tau given X_0 is N(F X_0,
-P (x) C), F = exp(A tau), P = S - F S F^T; reverse time, with g = C grad log p = P^{-1} (F x_hat -
-x), has the drift A x - R g and the same noise.
+and S positive: N(0, S (x) C) is stationary. R = S = 1 and W = 0 is `sciddm.process.VP` at kappa^2 =
+exp(tau) - 1; `critically_damped` is Langevin's equation, where noise enters through the velocity.
+With A = -1/2 (R + W) S^{-1}, X_tau given X_0 is N(F X_0, P (x) C), F = exp(A tau), P = S - F S F^T;
+reverse time, with g = C grad log p = P^{-1} (F x_hat - x), has the drift A x - R g.
 
 References
 ----------
@@ -44,10 +43,9 @@ class LinearSDE:
         for name in ("symmetric", "antisymmetric", "stationary"):
             object.__setattr__(self, name, getattr(self, name).double())
         r, w, s = self.symmetric, self.antisymmetric, self.stationary
-        if r.ndim != 2 or not r.shape == w.shape == s.shape == r.T.shape:
-            raise InputError("Got matrices of different or uneven sides; expected three (K, K).")
-        if not bool((r + w + s).isfinite().all()):
-            raise InputError("Got a matrix with values that are not finite.")
+        even = r.ndim == 2 and r.shape == w.shape == s.shape == r.T.shape
+        if not even or not bool((r + w + s).isfinite().all()):
+            raise InputError("Got matrices uneven or not finite; expected three of (K, K) numbers.")
         least, floor = torch.linalg.eigvalsh(torch.stack([r, s]))[:, 0], -1e-10 * r.abs().max()
         for right, expected in (
             (torch.allclose(r, r.T) and bool(least[0] >= floor), "R symmetric and non-negative"),
