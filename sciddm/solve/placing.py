@@ -8,8 +8,9 @@ the denoiser (a martingale: its mean square change is a difference of errors) a 
 
 It needs the error alone: closed form for a Gaussian, the scale of a network's base otherwise.
 
-`refine` runs one solver against a fine reference trajectory. The cost of a step is the error that
-it makes from the reference, carried to the end.
+`refine` runs one solver against a fine reference trajectory. A step costs the error that it makes
+from the reference, carried to the end; the last word has the error of the whole draw, which is
+lowered by moving one level at a time.
 
 In both the sum of the costs is made least over all choices among fine candidates, by dynamic
 programming.
@@ -24,6 +25,8 @@ Chen, Zhou, Wang, Shen, Lyu. On the trajectory regularity of ODE-based diffusion
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,9 +34,11 @@ from torch import Tensor, nn
 from sciddm.denoise import Context, Denoiser, Gaussian, interpolate
 from sciddm.errors import InputError
 from sciddm.solve.grids import Given, LogKappa
+from sciddm.solve.sampler import trajectory
 from sciddm.solve.singlestep import Singlestep
 from sciddm.solve.solvers import History, Solver
 
+_EXACT = Singlestep(3)
 _ROOTS, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(8))
 
 
@@ -91,15 +96,18 @@ def refine(
 
     Parameters
     ----------
-    x : (B, C, *grid), fields at ``kappa_max``: a few members are enough.
-    candidates : levels to choose from, even in log kappa. A solver that remembers its last
-        evaluation costs candidates^3 / 6 steps, without any evaluation if it takes one a step.
-    base : a Gaussian whose flow carries errors to the end, or None to weigh them where they are
-        made, in units of the clean field.
+    x : (B, C, *grid), fields at ``kappa_max``: the more the better, 64 serve.
+    candidates : levels to choose from, even in log kappa. A solver with memory costs candidates^3
+        / 6 steps (one without, candidates^2 / 2), which need no evaluation if it takes one a step.
+    base : a Gaussian whose flow carries the errors of steps to the end, or None to weigh them where
+        they are made, in units of the clean field.
     """
     _enough(steps, candidates)
     path = Path(denoiser, solver, x, context or Context(), candidates, kappa_max, kappa_min, base)
-    return Given(_chosen(path.level, cheapest(path.cost(), steps)))
+    level = path.level[cheapest(path.cost(), steps)]
+    even = torch.lerp(level[0], level[-1], torch.linspace(0, 1, steps, dtype=torch.float64))
+    best = min((level, even), key=path.error)
+    return Given(tuple(descend(path.error, best).exp().tolist()))
 
 
 class Path:
@@ -122,40 +130,37 @@ class Path:
         self.solver, self.context, self.recorded = solver, context, Recorded(denoiser)
         self._base = None if base is None else base.under(process)
         self.fields = [x]
-        exact = Singlestep(3)
-        exact.check(process, self.times)
+        _EXACT.check(process, self.times)
         with torch.no_grad():
             for t, s in zip(self.times[:-1], self.times[1:], strict=True):
                 self.recorded.keep(self.fields[-1], t, context)
-                step = exact.step(self.recorded, self.fields[-1], t, s, context, History(), None)
+                step = _EXACT.step(self.recorded, self.fields[-1], t, s, context, History(), None)
                 self.fields.append(step[0])
-        self._ends = [self._carried(k, field) for k, field in enumerate(self.fields)]
+            self._ends = [self._carried(k, field) for k, field in enumerate(self.fields)]
+            self._last = denoiser(self.fields[-1], self.times[-1], context)
 
     @torch.no_grad()
     def cost(self) -> Tensor:
         """c(h, i, j) of a step from i to j after one from h to i, (K, K, K); c(0, 0, j) of a first
         step. (K, K) for a solver without memory."""
         count = len(self.times)
-        _, state = self._step(0, 1, History())
-        if state == History():
-            pairs = torch.zeros(count, count, dtype=torch.float64)
-            for i in range(count - 1):
+        memory = self._step(0, 1, History())[1] != History()
+        cost = torch.zeros((count,) * (3 if memory else 2), dtype=torch.float64)
+        for i in range(count - 1):
+            for h in range(max(i, 1) if memory else 1):
+                state = self._step(h, i, History())[1] if memory and i else History()
                 for j in range(i + 1, count):
-                    pairs[i, j] = self._error(i, j, History())
-            return pairs
-        triples = torch.zeros(count, count, count, dtype=torch.float64)
-        for j in range(1, count):
-            triples[0, 0, j] = self._error(0, j, History())
-        for h in range(count - 2):
-            for i in range(h + 1, count - 1):
-                _, state = self._step(h, i, History())
-                for j in range(i + 1, count):
-                    triples[h, i, j] = self._error(i, j, state)
-        return triples
+                    gap = self._carried(j, self._step(i, j, state)[0]) - self._ends[j]
+                    cost[(h, i, j) if memory else (i, j)] = float(gap.double().square().mean())
+        return cost
 
-    def _error(self, i: int, j: int, state: History) -> float:
-        gap = self._carried(j, self._step(i, j, state)[0]) - self._ends[j]
-        return float(gap.double().square().mean())
+    @torch.no_grad()
+    def error(self, level: Tensor) -> float:
+        """Mean square distance of the draws on a grid, falling log kappa, from the reference."""
+        denoiser = self.recorded.inner
+        times = denoiser.process.clock.time(level.exp()).clamp(0, 1)
+        *_, last = trajectory(denoiser, self.fields[0], times, self.context, self.solver)
+        return float((last - self._last).double().square().mean())
 
     def _step(self, i: int, j: int, state: History) -> tuple[Tensor, History]:
         t, s = self.times[i], self.times[j]
@@ -211,6 +216,20 @@ def cheapest(cost: Tensor, steps: int) -> list[int]:
     for origin in reversed(back):
         path.append(int(origin[path[-1], path[-2]]))
     return path[::-1]
+
+
+def descend(error: Callable[[Tensor], float], level: Tensor, rounds: int = 6) -> Tensor:
+    """Move one inner level at a time, by less and less of its gap, where the error falls."""
+    best, least = level.clone(), error(level)
+    for k in range(rounds):
+        for i in range(1, len(level) - 1):
+            for way in (1, -1):
+                trial = best.clone()
+                trial[i] = torch.lerp(best[i], best[i + way], 0.5 * 0.6**k)
+                found = error(trial)
+                if found < least:
+                    best, least = trial, found
+    return best
 
 
 def _chosen(level: Tensor, indices: list[int]) -> tuple[float, ...]:
