@@ -1,4 +1,4 @@
-r"""Twisted sequential Monte Carlo: a cloud of particles that is exact as it grows, and the evidence.
+r"""Twisted sequential Monte Carlo: a cloud of particles, exact as it grows, and the evidence.
 
 A cloud moves down the noise levels. At each level particles are weighted (see
 `sciddm.particle.twist` for the weights) and, where the effective sample size
@@ -34,7 +34,8 @@ from torch import Tensor
 
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.particle.twist import Twist, normal
+from sciddm.particle.local import normal
+from sciddm.particle.twist import Twist
 from sciddm.random import Streams
 from sciddm.solve import Grid, LogKappa
 

@@ -1,28 +1,27 @@
-r"""How a cloud of particles is proposed and weighted: the part of sequential Monte Carlo that knows
-the observations.
+r"""How a cloud of particles is proposed and weighted: what sequential Monte Carlo knows of y.
 
-A twist carries psi_t(x_t), a guess of p(y | x_t). Moving from t to s < t a particle gains the weight
+A twist carries psi_t(x_t), a guess of p(y | x_t). A particle that moves from t to s < t gains
 
     w = psi_s(x_s) p(x_s | x_t) / (psi_t(x_t) q(x_s | x_t)),
 
 p the transition of the prior, q the proposal. The clean field comes last, with psi = p(y | x): the
 product of all the weights is then p(y | x) p(path) / q(path), whatever the guesses were.
 
-================  =========================================  =====================================
-twist             transition of the prior                    proposal
-================  =========================================  =====================================
-`Matched`         X ~ N(x_hat, V), then x_s from             the same, with X conditioned on y
-                  q(x_s | x_t, X)
-`Ancestral`       X = x_hat, then x_s from q(x_s | x_t, X)   the same, about the guided x_hat
-`Reweighted`      either                                     the transition itself
-================  =========================================  =====================================
+============  =========================================  ======================================
+twist         transition of the prior                    proposal
+============  =========================================  ======================================
+`Matched`     X ~ N(x_hat, V), then x_s from             the same, with X conditioned on y
+              q(x_s | x_t, X)
+`Ancestral`   X = x_hat, then x_s from q(x_s | x_t, X)   the same, about the guided x_hat
+`Reweighted`  either                                     the transition itself
+============  =========================================  ======================================
 
-`Matched` needs V = Cov[X | x_t] in closed form and, for a Gaussian prior, loses no variance at any
+`Matched` needs V = Cov[X | x_t] in closed form; for a Gaussian prior it loses no variance at any
 number of steps. `Ancestral` has the exact law only as the steps become many.
 
-With A the operator, linearised at x_hat where it is not linear, psi_t(x_t) is
-N(y; A x_hat, A V A^T + R). For `Matched` the ratio p / q is one of two densities of y, by Bayes' rule
-in the local model X ~ N(x_hat, V), y ~ N(A X, R),
+psi_t(x_t) is N(y; A x_hat, A V A^T + R), A the operator, linearised where it is not linear: about
+x_hat by `Ancestral`, about the mode of p(x | x_t, y) by `Matched`. There the ratio p / q is one of
+two densities of y, by Bayes' rule in the local model X ~ N(x_hat, V), y ~ N(A X, R),
 
     p(x_s | x_t) / q(x_s | x_t) = p(y | x_t) / p(y | x_s, x_t),
 
@@ -42,7 +41,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -50,8 +49,22 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap
 from sciddm.errors import InputError
-from sciddm.observe import Observation, Operator
-from sciddm.process import Process, shift
+from sciddm.observe import Observation
+from sciddm.particle.local import (
+    apply,
+    bridge,
+    draw,
+    gram,
+    linearise,
+    log_normal,
+    noised,
+    normal,
+    observe,
+    positive,
+    pull,
+    solve,
+)
+from sciddm.process import shift
 from sciddm.random import Streams
 
 
@@ -127,7 +140,7 @@ class Matched(Twist):
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _one_set_of_values(self.observation)
+        _one_set_ofobserve(self.observation)
         if self.iterations < 0:
             raise InputError(f"Got {self.iterations} iterations; expected 0 or more.")
         if not self.onset > 0:
@@ -161,7 +174,7 @@ class Matched(Twist):
         process, noise = self.prior.process, self._noise(t)
         deviation = draw(self.law, view.x, t, rng.at("clean", rng.step))
         moved = self._clean(view, deviation, noise, rng)
-        centre, share, scale = bridge(process, view, t, s, context)
+        centre, share, scale = bridge(process, view.x, view.x_hat, t, s, context.anchor)
         jump = share * moved + scale * process.noise.sqrt(normal(view.x, rng))
         ahead = self._ahead(view, centre + jump, s, context)
         return ahead, ahead.log_psi - self._log_local(view, jump, s, noise)
@@ -170,7 +183,7 @@ class Matched(Twist):
         noise = self._noise(t)
         deviation = draw(self.law, view.x, t, rng.at("clean", rng.step))
         moved = self._clean(view, deviation, noise, rng)
-        local = log_normal(view.gap - _values(view.rows, moved), noise)
+        local = log_normal(view.gap - observe(view.rows, moved), noise)
         x = view.x_hat + moved
         return x, self.observation.log_prob(x).double() - local
 
@@ -180,8 +193,8 @@ class Matched(Twist):
         covariance = self.law.covariance(t)
         if self.linear:
             return self._about(x, x_hat, x_hat, covariance, noise)
-        guess = view._replace(images=_apply(covariance, view.rows))
-        gap = view.gap - _values(view.rows, x_hat - view.x_hat)
+        guess = view._replace(images=apply(covariance, view.rows))
+        gap = view.gap - observe(view.rows, x_hat - view.x_hat)
         return self._about(x, x_hat, x_hat + self._push(guess, noise, gap), covariance, noise)
 
     def _about(
@@ -202,8 +215,8 @@ class Matched(Twist):
             raise InputError(
                 f"Got {tuple(y.shape)} values for an operator that gives {tuple(values.shape[1:])}."
             )
-        gap = y.to(values) - values - _values(rows, x_hat - point)
-        images = _apply(covariance, rows)
+        gap = y.to(values) - values - observe(rows, x_hat - point)
+        images = apply(covariance, rows)
         return View(x, x_hat, log_normal(gap, gram(rows, images) + noise), gap, rows, images)
 
     def _noise(self, t: Tensor) -> Tensor:
@@ -213,13 +226,13 @@ class Matched(Twist):
 
     def _push(self, view: View, noise: Tensor, gap: Tensor) -> Tensor:
         """V A^T (A V A^T + R)^{-1} gap."""
-        return _pull(view.images, solve(gram(view.rows, view.images) + noise, gap))
+        return pull(view.images, solve(gram(view.rows, view.images) + noise, gap))
 
     def _clean(self, view: View, deviation: Tensor, noise: Tensor, rng: Streams) -> Tensor:
         """X - x_hat, X ~ N(x_hat, V) given y, from a draw of N(0, V) and one of the error."""
         error = normal(view.gap, rng.at("error", rng.step))
         error = error @ torch.linalg.cholesky(noise[0]).to(error).T
-        gap = view.gap - _values(view.rows, deviation) - error
+        gap = view.gap - observe(view.rows, deviation) - error
         return deviation + self._push(view, noise, gap)
 
     def _log_local(self, view: View, jump: Tensor, s: Tensor, noise: Tensor) -> Tensor:
@@ -228,8 +241,8 @@ class Matched(Twist):
         V_t and the noise between t and s combine to V_s, and the law's denoiser is affine.
         """
         still = self.law(torch.zeros_like(jump[:1]), s, Context())
-        gap = view.gap - _values(view.rows, self.law(jump, s, Context()) - still)
-        left = gram(view.rows, _apply(self.law.covariance(s), view.rows))
+        gap = view.gap - observe(view.rows, self.law(jump, s, Context()) - still)
+        left = gram(view.rows, apply(self.law.covariance(s), view.rows))
         return log_normal(gap, left + noise)
 
 
@@ -249,10 +262,10 @@ class Ancestral(Twist):
     observation: Observation
 
     def __post_init__(self) -> None:
-        _one_set_of_values(self.observation)
+        _one_set_ofobserve(self.observation)
 
     def start(self, like: Tensor, t: Tensor, context: Context, rng: Streams) -> tuple[View, Tensor]:
-        x = noised(self.prior.process, torch.zeros_like(like), t, context, rng)
+        x = noised(self.prior.process, torch.zeros_like(like), t, context.anchor, rng)
         view = self._view(x, t, context)
         return view, view.log_psi
 
@@ -260,13 +273,13 @@ class Ancestral(Twist):
         self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
     ) -> tuple[View, Tensor]:
         process = self.prior.process
-        spread = positive(gram(view.rows, _apply(process.noise, view.images)))
+        spread = positive(gram(view.rows, apply(process.noise, view.images)))
         weight = solve(spread + self.observation.covariance, view.gap)
-        centre, share, scale = bridge(process, view, t, s, context)
-        pull = share * _pull(view.images, weight)
-        moved = process.noise(pull)
+        centre, share, scale = bridge(process, view.x, view.x_hat, t, s, context.anchor)
+        push = share * pull(view.images, weight)
+        moved = process.noise(push)
         fresh = scale * process.noise.sqrt(normal(view.x, rng))
-        power = (pull * (fresh + 0.5 * moved)).flatten(1).double().sum(1) / scale.double() ** 2
+        power = (push * (fresh + 0.5 * moved)).flatten(1).double().sum(1) / scale.double() ** 2
         ahead = self._view(centre + moved + fresh, s, context)
         return ahead, ahead.log_psi - view.log_psi - power
 
@@ -286,7 +299,7 @@ class Ancestral(Twist):
         ]
         images = sigma**2 / alpha * torch.stack(back, dim=1)
         gap = self.observation.y.to(values) - values
-        spread = positive(gram(rows, _apply(self.prior.process.noise, images)))
+        spread = positive(gram(rows, apply(self.prior.process.noise, images)))
         log_psi = log_normal(gap, spread + self.observation.covariance)
         return View(x.detach(), x_hat.detach(), log_psi, gap, rows, images)
 
@@ -318,14 +331,14 @@ class Reweighted(Twist):
         clean = torch.zeros_like(like)
         if self.law is not None:
             clean = self.law.mean.to(like) + self.law.prior.sqrt(normal(like, rng.at("start")))
-        view = self._view(noised(self.prior.process, clean, t, context, rng), t, context)
+        view = self._view(noised(self.prior.process, clean, t, context.anchor, rng), t, context)
         return view, view.log_psi
 
     def move(
         self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
     ) -> tuple[View, Tensor]:
         process = self.prior.process
-        centre, share, scale = bridge(process, view, t, s, context)
+        centre, share, scale = bridge(process, view.x, view.x_hat, t, s, context.anchor)
         jump = scale * process.noise.sqrt(normal(view.x, rng))
         if self.law is not None:
             jump = jump + share * draw(self.law, view.x, t, rng.at("clean", rng.step))
@@ -354,113 +367,12 @@ class Reweighted(Twist):
         return value
 
 
-def bridge(
-    process: Process, view: View, t: Tensor, s: Tensor, context: Context
-) -> tuple[Tensor, Tensor, Tensor]:
-    """E[x_s | x_t, X = x_hat], its slope in X, and the scale of its noise, of q(x_s | x_t, X)."""
-    ratio2 = (process.kappa(s) / process.kappa(t)) ** 2
-    alpha, beta, sigma = process.coefficients(s)
-    z_hat = process.residual(view.x, view.x_hat, t, context.anchor)
-    noise = (sigma * ratio2.sqrt()).to(view.x) * z_hat
-    centre = shift(alpha.to(view.x) * view.x_hat + noise, beta.to(view.x), context.anchor)
-    share, scale = alpha * (1 - ratio2), sigma * (1 - ratio2).sqrt()
-    return centre, share.to(view.x), scale.to(view.x)
-
-
-def noised(process: Process, x: Tensor, t: Tensor, context: Context, rng: Streams) -> Tensor:
-    """The clean fields ``x`` at the first time."""
-    alpha, beta, sigma = (c.to(x) for c in process.coefficients(t))
-    z = process.noise.sqrt(normal(x, rng.at("start noise")))
-    return shift(alpha * x + sigma * z, beta, context.anchor)
-
-
-def normal(like: Tensor, rng: Streams) -> Tensor:
-    """White noise for a whole cloud, from the address of its first row: it cannot be split, and
-    thousands of addresses would cost more than the particles."""
-    first = replace(rng, cases=rng.cases[:1], members=rng.members[:1])
-    return first.normal(like[None])[0]
-
-
-def draw(law: Gaussian, like: Tensor, t: Tensor, rng: Streams) -> Tensor:
-    """N(0, Cov[X | x_t]) of the shape of ``like``."""
-    kappa2 = law.process.kappa(t) ** 2
-
-    def root(p: Tensor, c: Tensor) -> Tensor:
-        return torch.sqrt(kappa2 * c * p / (p + kappa2 * c).clamp_min(1e-300))
-
-    return law.prior.joint(normal(like, rng), law.process.noise, root)
-
-
-def linearise(operator: Operator, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A(x) (B, n), and its derivative at every row of ``x``, (B, n, C, *grid)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        values = operator(x)
-        rows = [
-            torch.autograd.grad(values[:, j].sum(), x, retain_graph=True)[0]
-            for j in range(values.shape[1])
-        ]
-    return values.detach(), torch.stack(rows, dim=1)
-
-
-def gram(rows: Tensor, images: Tensor) -> Tensor:
-    """A V A^T (B, n, n), symmetric, float64."""
-    product = rows.flatten(2).double() @ images.flatten(2).double().mT
-    return 0.5 * (product + product.mT)
-
-
-def positive(spread: Tensor) -> Tensor:
-    """The nearest covariance: a learned Jacobian need not give one."""
-    values, vectors = torch.linalg.eigh(spread)
-    return (vectors * values.clamp_min(0)[..., None, :]) @ vectors.mT
-
-
-def solve(total: Tensor, gap: Tensor) -> Tensor:
-    """total^{-1} gap, (B, n), for totals (B or 1, n, n)."""
-    chol = torch.linalg.cholesky(total)
-    return torch.cholesky_solve(gap.double()[..., None], chol.expand(len(gap), -1, -1))[..., 0]
-
-
-def log_normal(gap: Tensor, total: Tensor) -> Tensor:
-    """log N(gap; 0, total), (B,), float64."""
-    chol = torch.linalg.cholesky(total)
-    chol = chol.expand(-1 if chol.ndim == 3 else 1, -1, -1)
-    if len(chol) == 1:
-        white = torch.linalg.solve_triangular(chol[0], gap.double().T, upper=False).T
-    else:
-        white = torch.linalg.solve_triangular(chol, gap.double()[..., None], upper=False)[..., 0]
-    log_det = 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * (white.square().sum(1) + log_det + gap.shape[1] * math.log(2 * math.pi))
-
-
 def _difference(after: Tensor, before: Tensor) -> Tensor:
     """after - before; a particle without weight keeps none."""
     return torch.where(before == -math.inf, before, after - before)
 
 
-def _values(rows: Tensor, x: Tensor) -> Tensor:
-    """A x (B, n)."""
-    if len(rows) == 1:
-        return x.flatten(1) @ rows[0].flatten(1).T
-    return (rows.flatten(2) @ x.flatten(1)[..., None])[..., 0]
-
-
-def _pull(images: Tensor, weight: Tensor) -> Tensor:
-    """sum_j weight_j images_j, a field a particle."""
-    weight = weight.to(images)
-    if len(images) == 1:
-        flat = weight @ images[0].flatten(1)
-    else:
-        flat = (weight[:, None, :] @ images.flatten(2))[:, 0]
-    return flat.view(len(weight), *images.shape[2:])
-
-
-def _apply(covariance: LinearMap, rows: Tensor) -> Tensor:
-    """A covariance on fields (n, C, *grid), applied to (B, n, C, *grid)."""
-    return covariance(rows.flatten(0, 1)).view_as(rows)
-
-
-def _one_set_of_values(observation: Observation) -> None:
+def _one_set_ofobserve(observation: Observation) -> None:
     if observation.y.ndim != 1:
         raise InputError(
             f"Got values of shape {tuple(observation.y.shape)}; a cloud of particles belongs to "
