@@ -89,45 +89,48 @@ class Reverse(nn.Module):
         self.shape, self.log_kappa = tuple(shape), log_kappa
         self.steps, self.eta = steps, eta
         self._last: tuple[float, Tensor, Tensor] | None = None
+        self._known: dict[float, tuple[Tensor, ...]] = {}
         if self.process.kappa(torch.tensor(0.5, dtype=torch.float64)).numel() != 1:
             raise InputError(
                 "Got a process with a clock per frame or cell; expected one with a single clock. "
                 "solve.Multistep serves it."
             )
 
-    def time(self, r: Tensor | float) -> tuple[Tensor, Tensor]:
-        """(t, -dt/dr) of the process after ``r`` steps, float64 scalars."""
-        first, last = self.log_kappa
-        speed = (last - first) / self.steps
-        log_kappa = torch.as_tensor(first + speed * float(r), dtype=torch.float64)
-        clock = self.process.clock
-        both = torch.func.jvp(
-            lambda v: clock.time(v.exp()), (log_kappa,), (torch.ones_like(log_kappa),)
-        )
-        return both[0].clamp(0, 1), -speed * both[1]
+    def rates(self, r: Tensor | float) -> tuple[Tensor, ...]:
+        """(t, drift, pull, diffusion, sigma) after ``r`` steps, rates a step, float64 scalars."""
+        key = float(r)
+        if key not in self._known:
+            first, last = self.log_kappa
+            speed = (last - first) / self.steps
+            log_kappa = torch.as_tensor(first + speed * key, dtype=torch.float64)
+            clock = self.process.clock
+            both = torch.func.jvp(
+                lambda v: clock.time(v.exp()), (log_kappa,), (torch.ones_like(log_kappa),)
+            )
+            t, pace = both[0].clamp(0, 1), -speed * both[1]
+            drift, pull, diffusion = self.process.rates(t)
+            sigma = self.process.coefficients(t)[2]
+            self._known[key] = (t, drift * pace, pull * pace, diffusion * pace.sqrt(), sigma)
+        return self._known[key]
 
     def f(self, r: Tensor, y: Tensor) -> Tensor:
         """Drift (B, D) of ``y`` (B, D) after ``r`` steps."""
         if self._last is not None and self._last[0] == float(r) and self._last[1] is y:
             return self._last[2]  # torchsde asks twice
         x, m = y.view(-1, *self.shape), self.context.anchor
-        t, pace = self.time(r)
-        drift, pull, diffusion = self.process.rates(t)
-        sigma = self.process.coefficients(t)[2]
+        t, drift, pull, diffusion, sigma = self.rates(r)
         z_hat = self.process.residual(x, self.denoiser(x, t, self.context), t, m)
         weight = 0.5 * (1 + self.eta**2) * diffusion**2 / sigma
-        rate = -(drift * pace).to(x) * x - (weight * pace).to(x) * z_hat
+        rate = -drift.to(x) * x - weight.to(x) * z_hat
         if m is not None:
-            rate = rate - (pull * pace).to(x) * m
+            rate = rate - pull.to(x) * m
         self._last = float(r), y, rate.flatten(1)
         return self._last[2]
 
     def g_prod(self, r: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """The noise (B, D) that white increments ``v`` (B, D) make."""
-        t, pace = self.time(r)
-        scale = self.eta * self.process.rates(t)[2] * pace.sqrt()
         w = self.process.noise.sqrt(v.view(-1, *self.shape))
-        return (scale.to(w) * w).flatten(1)
+        return ((self.eta * self.rates(r)[3]).to(w) * w).flatten(1)
 
 
 class Path(torchsde.BaseBrownian):
