@@ -12,7 +12,17 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from sciddm.errors import InputError
-from sciddm.observe import Coarsen, Function, Mask, Observation, Operator, Points, points
+from sciddm.observe import (
+    Coarsen,
+    Function,
+    Mask,
+    Noise,
+    Observation,
+    Operator,
+    Points,
+    noise,
+    points,
+)
 from sciddm.random import Streams
 
 DOUBLE = torch.float64
@@ -191,6 +201,41 @@ def test_joined_observations_are_independent(first: Tensor, second: Tensor) -> N
         three.log_prob(x),
         a.log_prob(x) + b.log_prob(x) + Observation(one, spots() @ smooth, first).log_prob(x),
     )
+
+
+LAWS: dict[str, Noise] = {
+    "student": noise.StudentT(torch.linspace(0.1, 2, 5, dtype=DOUBLE), 3.0),
+    "poisson": noise.Poisson(torch.tensor(2.0)),
+    "censored": noise.Censored(torch.tensor(0.3), low=torch.tensor(0.0)),
+}
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
+@pytest.mark.parametrize("second", [torch.tensor(0.7), full(3, 1)], ids=["scalar", "full"])
+def test_laws_join_with_each_other_and_with_gaussian_errors(law: Noise, second: Tensor) -> None:
+    x = torch.randn(4, *SHAPE, generator=torch.manual_seed(0), dtype=DOUBLE)
+    other = points([0, 0, 1], torch.tensor([[1.0, 1.0], [2.5, 2.5], [0.0, 3.3]]), SHAPE[1:])
+    a = Observation(torch.arange(5.0, dtype=DOUBLE), spots(), law)
+    b = Observation(torch.randn(4, 3, dtype=DOUBLE), other, second)
+    for both in (a & b, b & a, (a & b) & b):
+        extra = both.y.shape[1] - 8
+        parts = a.log_prob(x) + b.log_prob(x) * (1 + extra / 3)
+        assert torch.allclose(both.log_prob(x), parts)
+        square = 5 * a.misfit(x).square() + (3 + extra) * b.misfit(x).square()
+        assert torch.allclose((8 + extra) * both.misfit(x).square(), square)
+        white = both.whitened()  # the same but for a constant
+        assert torch.allclose(white.misfit(x), both.misfit(x))
+        gap = white.log_prob(x) - both.log_prob(x)
+        assert torch.allclose(gap, gap[:1].expand(4))
+        zero = torch.zeros_like(white.y)
+        assert white.law.tilted(white.y, zero, zero + 1)[0].shape == white.y.shape
+
+
+def test_counts_may_be_integers() -> None:
+    counts = torch.tensor([0, 3, 1, 0, 2])
+    x = torch.randn(2, *SHAPE, generator=torch.manual_seed(0), dtype=DOUBLE)
+    a, b = (Observation(y, spots(), LAWS["poisson"]) for y in (counts, counts.double()))
+    assert torch.equal(a.log_prob(x), b.log_prob(x))
 
 
 @pytest.mark.parametrize(

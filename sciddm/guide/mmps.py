@@ -76,7 +76,7 @@ class MMPS(Denoiser):
             return image + w @ errors
 
         known = errors.diagonal() if self.moments is None else self._factor(t, x_t)
-        weight = conjugate_gradients(system, gap, known, self.iterations)
+        weight = conjugate_gradients(system, gap, known, self.iterations, least=errors)
         return (x_hat + pull(weight)).detach()
 
     def _factor(self, t: Tensor, like: Tensor) -> Tensor:
@@ -99,13 +99,19 @@ class MMPS(Denoiser):
 
 
 def conjugate_gradients(
-    system: LinearMap, b: Tensor, known: Tensor, iterations: int, floor: float = 1e-12
+    system: LinearMap,
+    b: Tensor,
+    known: Tensor,
+    iterations: int,
+    floor: float = 1e-12,
+    least: Tensor | None = None,
 ) -> Tensor:
     """Solve ``system(w) = b`` for each row of b (B, n).
 
     ``known`` preconditions: a diagonal (n,) or the Cholesky factor (n, n) of a matrix near the
-    system. A direction of negative curvature (an indefinite learned Jacobian) ends that row's
-    search.
+    system. ``least`` (n, n) is a matrix that the system should not fall below, or None for 0. A
+    direction of less than half its curvature (an indefinite learned Jacobian) ends that row's
+    search, so that no step is larger than twice the longest that a true covariance could ask for.
     """
 
     def divided(r: Tensor) -> Tensor:
@@ -122,6 +128,8 @@ def conjugate_gradients(
         image = system(p)
         curvature = (p * image).sum(1, keepdim=True)
         live = (curvature > floor) & (rz > floor)
+        if least is not None:
+            live = live & (curvature >= 0.5 * (p * (p @ least)).sum(1, keepdim=True))
         step = torch.where(live, rz / torch.where(live, curvature, torch.ones_like(rz)), 0 * rz)
         w = w + step * p
         r = r - step * image
