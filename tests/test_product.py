@@ -1,9 +1,10 @@
 """The fast cells of the product: processes x covariances x observations x solvers, each held to the
-exact posterior at 20 and 50 evaluations. The whole product is in `benchmarks/limits.py`."""
+exact posterior at 20 and 50 evaluations; and four calibration tests that must see wrong samplers.
+The whole of both is in `benchmarks/limits.py`."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from dataclasses import replace
 from itertools import product
@@ -22,18 +23,15 @@ from sciddm.solve import trajectory
 ROWS = 3
 
 
-def table() -> ModuleType:
-    """The module of the benchmark: the lists of processes and solvers are kept there once."""
-    path = Path(__file__).parents[1] / "benchmarks" / "_limits" / "product.py"
-    spec = importlib.util.spec_from_file_location("limits_product", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def table(name: str) -> ModuleType:
+    """A part of the benchmark: the lists of processes and solvers are kept there once."""
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(f"_limits.{name}")
 
 
-limits = table()
+limits, calibration = table("product"), table("calibration")
 PLACES = list(product(limits.COVARIANCES, limits.OPERATORS))
 
 
@@ -102,3 +100,27 @@ def test_a_draw_is_the_sum_of_its_noises(solver: str) -> None:
         noise = rng.at(purpose, step).normal(torch.zeros(ROWS, size, dtype=torch.float64))
         total += noise @ (images[first : first + size] - images[0])
     assert torch.allclose(drawn(rng, ROWS), total, atol=1e-8)
+
+
+def test_calibration_passes_the_default_and_flags_wrong_samplers() -> None:
+    """Each of coverage, simulation-based calibration, TARP and C2ST on 500 cases of 19 members."""
+    problem = calibration.Problem.of(500)
+    cases = slice(None)
+    x = problem.drawn(limits.SOLVERS["Multistep"].solver, 50, 19)
+    exact = problem.exact(19)
+    for draws in (x, exact):
+        found = problem.judged(draws, cases)
+        assert not any(flag for _, flag in found.values()), found
+        assert abs(found["coverage"][0]) < 0.02
+        assert found["TARP"][0] < 0.06 and found["C2ST"][0] < 0.55
+    for name, (width, shift) in calibration.WRONG.items():
+        found = problem.judged(problem.wrong(x, width, shift), cases)
+        assert all(flag for _, flag in found.values()), (name, found)
+
+
+def test_the_exact_draws_have_the_exact_law() -> None:
+    problem = calibration.Problem.of(3)
+    x = problem.exact(4000)
+    std = problem.std
+    assert float(((x.mean(0) - problem.mean) / std).abs().max()) < 5 / 4000**0.5
+    assert torch.allclose(x[:, 0].T.cov(), problem.covariance, atol=0.1 * float(std.max() ** 2))
