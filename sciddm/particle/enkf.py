@@ -93,14 +93,14 @@ class EnsembleKalman(Denoiser):
                 f"Got {len(x_hat)} members with {self.draws} draws each for {n} observations; "
                 "expected more draws in all than observations, or a localisation."
             )
-        values = self.observation.operator(x_hat)
+        values = self.observation.value(x_hat)
         moved, changed = [], []
         for k in range(self.draws):
             # the level is part of the address: a draw is new at every step
             purpose = f"ensemble {float(t):.12g}"
             deviation = draw(self.law, x_hat, t, Streams.of(self.seed, 1).at(purpose, k))
             moved.append(deviation)
-            changed.append(self.observation.operator(x_hat + deviation) - values)
+            changed.append(self.observation.value(x_hat + deviation) - values)
         gap = self.observation.y.to(values) - values
         return x_hat + self._gain(torch.cat(moved), torch.cat(changed), gap).view_as(x_hat)
 
@@ -149,7 +149,7 @@ class EnKG(Denoiser):
     def weights(self, x_hat: Tensor) -> tuple[Tensor, Tensor]:
         """(B, B) weights of the members' deviations in each member's move, and those deviations."""
         _enough(x_hat)
-        values = self.observation.operator(x_hat)
+        values = self.observation.value(x_hat)
         gap = (self.observation.y.to(values) - values).double()
         scaled = torch.linalg.solve(self.observation.covariance, gap.T)  # (n, B)
         about = (values - values.mean(0)).double()

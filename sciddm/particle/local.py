@@ -7,13 +7,13 @@ for all. Systems are (n, n), n the number of observations, in float64.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sciddm.denoise import Gaussian, LinearMap
-from sciddm.observe import Operator
 from sciddm.process import Process, shift
 from sciddm.random import Streams
 
@@ -60,7 +60,7 @@ def draw(law: Gaussian, like: Tensor, t: Tensor, rng: Streams) -> Tensor:
     return law.prior.joint(normal(like, rng), law.process.noise, root)
 
 
-def linearise(operator: Operator, x: Tensor) -> tuple[Tensor, Tensor]:
+def linearise(operator: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """A(x) (B, n), and its derivative at every row of ``x``, (B, n, C, *grid)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -50,6 +50,7 @@ from torch import Tensor
 from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap
 from sciddm.errors import InputError
 from sciddm.observe import Observation
+from sciddm.observe.noise import Gaussian as Normal
 from sciddm.particle.local import (
     apply,
     bridge,
@@ -118,11 +119,9 @@ class Matched(Twist):
     prior : the denoiser of the model. observation : y (n,), its operator and error.
     law : a Gaussian under the same process, whose Cov[X | x_t] stands for the prior's: the prior
         itself where it is Gaussian, else the Gaussian base of the network.
-    linear : the operator is linear (affine), and linearised once. Else it is linearised for each
-        particle at each level: n backward passes through the operator, none through the denoiser,
-        and n fields of memory.
-    iterations : Gauss-Newton iterations from the prior's mean, where the cloud starts. From there
-        each particle follows the mode of its own p(x | x_t, y), by one iteration a level.
+    linear : the operator is linear (affine), and linearised once. Else each particle follows the
+        mode of its own p(x | x_t, y), from the prior's mean, by one Gauss-Newton iteration a level:
+        n backward passes through the operator, none through the denoiser, and n fields of memory.
     onset : noise level above which the guesses are cautious: psi_t has the error covariance
         R (1 + (kappa / onset)^2). For operators whose linearisation fails far from the posterior;
         the default changes nothing. The target is the same for every value.
@@ -134,15 +133,12 @@ class Matched(Twist):
     observation: Observation
     law: Gaussian
     linear: bool = False
-    iterations: int = 5
     onset: float = math.inf
     derivative: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _one_set_ofobserve(self.observation)
-        if self.iterations < 0:
-            raise InputError(f"Got {self.iterations} iterations; expected 0 or more.")
         if not self.onset > 0:
             raise InputError(f"Got an onset of {self.onset}; expected a positive noise level.")
         if self.law.process.noise != self.prior.process.noise:
@@ -156,9 +152,6 @@ class Matched(Twist):
         process, noise = self.prior.process, self._noise(t)
         mean = self.law.mean.to(like).expand_as(like)
         view = self._about(like, mean[:1], mean[:1], self.law.prior, noise)
-        for _ in range(0 if self.linear else self.iterations):
-            mode = mean[:1] + self._push(view, noise, view.gap)
-            view = self._about(like, mean[:1], mode, self.law.prior, noise)
         view = view._replace(x_hat=mean, gap=view.gap.expand(len(like), -1))
         moved = self._clean(view, self.law.prior.sqrt(normal(like, rng.at("start"))), noise, rng)
         alpha, beta, sigma = (c.to(like) for c in process.coefficients(t))
@@ -201,20 +194,16 @@ class Matched(Twist):
         self, x: Tensor, x_hat: Tensor, point: Tensor, covariance: LinearMap, noise: Tensor
     ) -> View:
         """The view with the operator linearised at ``point`` (1 or B, C, *grid)."""
-        operator, y = self.observation.operator, self.observation.y
+        y = self.observation.y
         if self.linear:
             key = tuple(point.shape[1:])
             if key not in self._rows:
-                self._rows[key] = operator.rows(torch.zeros_like(point[:1]))[None]
-            rows, values = self._rows[key].to(point), operator(point)
+                self._rows[key] = self.observation.operator.rows(torch.zeros_like(point[:1]))[None]
+            rows, values = self._rows[key].to(point), self.observation.value(point)
         elif self.derivative is not None:
             values, rows = self.derivative(point)
         else:
-            values, rows = linearise(operator, point)
-        if values.shape[1:] != y.shape:
-            raise InputError(
-                f"Got {tuple(y.shape)} values for an operator that gives {tuple(values.shape[1:])}."
-            )
+            values, rows = linearise(self.observation.value, point)
         gap = y.to(values) - values - observe(rows, x_hat - point)
         images = apply(covariance, rows)
         return View(x, x_hat, log_normal(gap, gram(rows, images) + noise), gap, rows, images)
@@ -292,7 +281,7 @@ class Ancestral(Twist):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             x_hat = self.prior(x, t, context)
-        values, rows = linearise(self.observation.operator, x_hat)
+        values, rows = linearise(self.observation.value, x_hat)
         back = [
             torch.autograd.grad(x_hat, x, rows[:, j], retain_graph=True)[0]
             for j in range(rows.shape[1])
@@ -377,4 +366,9 @@ def _one_set_ofobserve(observation: Observation) -> None:
         raise InputError(
             f"Got values of shape {tuple(observation.y.shape)}; a cloud of particles belongs to "
             "one set of values (n,). Run one cloud a case."
+        )
+    if not isinstance(observation.law, Normal):
+        raise InputError(
+            f"Got {type(observation.law).__name__} errors; expected Gaussian ones. For others use "
+            "Reweighted with the potential observation.log_prob."
         )
