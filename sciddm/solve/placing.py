@@ -6,7 +6,10 @@ the denoiser (a martingale: its mean square change is a difference of errors) a 
 
     c(high, low) = \int_{low}^{high} kappa^{-3} (e(high) - e(kappa)) d kappa.
 
-It needs the error alone: closed form for a Gaussian, the scale of a network's base otherwise.
+It needs the error alone: closed form for a Gaussian, the scale of a network's base otherwise. The
+divergence counts every direction by its own spread, the finest included, where almost nothing of a
+smooth field is; with a ``detail`` d, kappa^{-3} becomes 1 / (kappa (kappa^2 + d^2)) and directions
+below d count by their size. The bound is for solvers of first order; it does not serve others.
 
 `refine` runs one solver against a fine reference trajectory. A step costs the error that it makes
 from the reference, carried to the end; the last word has the error of the whole draw, which is
@@ -48,6 +51,7 @@ def align(
     kappa_max: float,
     kappa_min: float,
     candidates: int = 256,
+    detail: float = 0.0,
 ) -> Given:
     """The grid of ``steps`` levels of the least bound.
 
@@ -56,28 +60,31 @@ def align(
     error : (log kappa, log s.d. of the error per grid value), rising, (L,) each: what
         ``expected_error(like)`` of a `Gaussian`, a base or a calibration returns.
     kappa_max, kappa_min : both ends. candidates : levels to choose from, even in log kappa.
+    detail : s.d. of a direction below which errors may be relative to this and not to the direction
+        itself, see above; 0 is the bound on the divergence.
     """
     _enough(steps, candidates)
     if not 0 < kappa_min < kappa_max:
         raise InputError(f"Got levels from {kappa_min} to {kappa_max}; expected 0 < min < max.")
     ends = torch.tensor([kappa_max, kappa_min], dtype=torch.float64).log()
     level = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, candidates, dtype=torch.float64))
-    return Given(_chosen(level, cheapest(alignment_cost(error, level), steps)))
+    return Given(_chosen(level, cheapest(alignment_cost(error, level, detail), steps)))
 
 
-def alignment_cost(error: tuple[Tensor, Tensor], level: Tensor) -> Tensor:
+def alignment_cost(error: tuple[Tensor, Tensor], level: Tensor, detail: float = 0.0) -> Tensor:
     """c(i, j) of a step from level i to level j > i, (K, K); ``level`` (K,) is falling log kappa.
 
     Sabour et al. 2024, theorem 3.1, for a denoiser whose error is known.
     """
     centre, half = 0.5 * (level[1:] + level[:-1]), 0.5 * (level[:-1] - level[1:])
     inner = centre + half * _ROOTS[:, None]
-    squared = (2 * interpolate(inner, *error)).exp() * (-2 * inner).exp()
-    pieces = (squared * _WEIGHTS[:, None] * half).sum(0)
-    below = torch.cat([pieces.new_zeros(1), pieces.cumsum(0)])
-    here = (2 * interpolate(level, *error)).exp()
-    weight = 0.5 * (-2 * level).exp()
-    return here[:, None] * (weight - weight[:, None]) - (below - below[:, None])
+    weight = half * _WEIGHTS[:, None] / ((2 * inner).exp() + detail**2)
+    lost = (2 * interpolate(inner, *error)).exp()
+    weights, below = (
+        torch.cat([level.new_zeros(1), part.sum(0).cumsum(0)]) for part in (weight, weight * lost)
+    )
+    held = (2 * interpolate(level, *error)).exp()
+    return held[:, None] * (weights - weights[:, None]) - (below - below[:, None])
 
 
 def refine(
