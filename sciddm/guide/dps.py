@@ -1,10 +1,12 @@
 r"""Diffusion posterior sampling: gradient guidance, kept as a baseline that is known to be biased.
 
-    x_hat_y = x_hat + zeta (sigma^2 / alpha) grad_{x_t} log N(y; A x_hat, R)
+    x_hat_y = x_hat - zeta sigma C grad_{x_t} |y - A x_hat|
 
-with the covariance of x_hat left out (Chung et al. scale the step by the residual instead of R).
-Even on a one-dimensional Gaussian its ensemble is wrong in mean and spread; never call it
-calibrated.
+The error of x_hat is left out, and the length of the misfit stands for R. As a denoiser it draws
+the same law at any number of steps, once they are many. The published step, zeta / |y - A x_hat| on
+x_s after every ancestral step, is `sciddm.guide.DPSLoop`; the plain gradient of
+log N(y; A x_hat, R) is `sciddm.guide.SDA` with gamma = 0. Even on a one-dimensional Gaussian the
+ensemble is wrong in mean and spread; never call it calibrated.
 
 References
 ----------
@@ -13,6 +15,8 @@ ICLR 2023, algorithm 1. https://arxiv.org/abs/2209.14687
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -32,7 +36,7 @@ class DPS(Denoiser):
     """
 
     def __init__(self, prior: Denoiser, observation: Observation, zeta: float = 1.0) -> None:
-        if zeta <= 0:
+        if not 0 < zeta < math.inf:
             raise InputError(f"Got zeta = {zeta}; expected a positive step size.")
         torch.nn.Module.__init__(self)
         self.prior, self.process = prior, prior.process

@@ -369,5 +369,6 @@ def test_rules_refuse_what_they_cannot_do() -> None:
     for wrong in (0, -1):
         with pytest.raises(InputError, match="at least 1"):
             MMPS(gaussian, sensors(), wrong)
+    for step in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="positive step"):
-            DPS(gaussian, sensors(), wrong)
+            DPS(gaussian, sensors(), step)
