@@ -1,4 +1,4 @@
-"""The whole product test, and the four calibration tests on the default and on wrong samplers.
+"""The whole product test, likelihoods, and the four calibration tests on right and wrong samplers.
 
 Calibration: truths from a Gaussian prior on 32 points, values from the truths, members from the
 sampler; the four tests ask whether a truth could be one of its members. Three samplers are wrong
@@ -20,6 +20,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from _limits import likelihood
 from _limits.product import (
     COVARIANCES,
     FLOOR,
@@ -48,9 +49,10 @@ TESTS = ("coverage", "SBC", "TARP", "C2ST")
 
 
 def run(report: Report, quick: bool) -> None:
-    """Add the tables and claims of both parts."""
+    """Add the tables and claims of the three parts."""
     cells = product_cells(quick)
     tables(report, cells)
+    likelihood.run(report, quick)
     calibration(report, blocks=6 if quick else 20, members=19 if quick else 59)
 
 
@@ -101,7 +103,6 @@ def tables(report: Report, cells: Sequence[tuple[Cell, float]]) -> None:
                     "solver": s,
                     "order": rule.order,
                     "evaluations": evaluations,
-                    "steps": rule.steps(evaluations),
                     "exact": 1.0,
                     "worst s.d. ratio": max(
                         (c.ratio for c, _ in mine), key=lambda r: abs(np.log(r))

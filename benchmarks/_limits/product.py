@@ -40,6 +40,7 @@ from sciddm.solve import (
     DataForm,
     Euler,
     ExtendedReverse,
+    GaussianForm,
     HeavyBall,
     Heun,
     InKappa,
@@ -66,22 +67,27 @@ SD = 0.15
 @dataclass(frozen=True)
 class Rule:
     """A solver, the order of its law in the step, and the error of the s.d. (of its logarithm) that
-    is allowed at 20 evaluations."""
+    is allowed at 20 evaluations. Solvers that need the base are functions of it."""
 
-    solver: Solver
+    solver: Solver | Callable[[Gaussian], Solver]
     order: float
     error: float
+
+    def at(self, base: Gaussian) -> Solver:
+        """The solver, for a prior ``base``."""
+        return self.solver if isinstance(self.solver, Solver) else self.solver(base)
 
     def allowed(self, evaluations: int) -> float:
         """Error allowed at ``evaluations``."""
         return self.error * (20 / evaluations) ** self.order + FLOOR
 
-    def steps(self, evaluations: int) -> int:
-        """The most steps that ``evaluations`` pay for."""
-        steps = 2
-        while self.solver.evaluations(steps + 1) <= evaluations:
-            steps += 1
-        return steps
+
+def steps_of(solver: Solver, evaluations: int) -> int:
+    """The most steps that ``evaluations`` pay for."""
+    steps = 2
+    while solver.evaluations(steps + 1) <= evaluations:
+        steps += 1
+    return steps
 
 
 def low_rank() -> LowRank:
@@ -126,6 +132,7 @@ SOLVERS: dict[str, Rule] = {
     "DEIS-3": Rule(Adams(3), 3, 0.01),
     "rho-DEIS-3": Rule(Adams(3, InKappa()), 3, 0.07),
     "UniPC-2": Rule(Adams(2, form=DataForm(), corrector=2), 2, 0.02),
+    "DPM-Solver-v3-2": Rule(lambda base: Adams(2, form=GaussianForm(base)), 2, 0.05),
     "heavy ball": Rule(HeavyBall(), 1.5, 0.08),
     "SA-Solver": Rule(StochasticAdams(2, 2), 2, 0.13),
     "ER-SDE-3": Rule(ExtendedReverse(3), 2, 0.03),
@@ -253,7 +260,7 @@ def judge(
 def cell(process: str, covariance: str, observation: str, solver: str, evaluations: int) -> Cell:
     """Run the sampler on unit noise and compare its law with the posterior."""
     denoiser, mean, covariances = posterior(process, covariance, observation)
-    rule = SOLVERS[solver]
-    found = law(denoiser, rule.solver, rule.steps(evaluations))
+    rule = SOLVERS[solver].at(denoiser.prior)
+    found = law(denoiser, rule, steps_of(rule, evaluations))
     place = (process, covariance, observation)
     return judge(place, solver, evaluations, found, (mean, covariances))
