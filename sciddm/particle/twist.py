@@ -20,7 +20,8 @@ twist         transition of the prior                    proposal
 number of steps. `Ancestral` has the exact law only as the steps become many.
 
 psi_t(x_t) is N(y; A x_hat, A V A^T + R), A the operator, linearised where it is not linear: about
-x_hat by `Ancestral`, about the mode of p(x | x_t, y) by `Matched`. There the ratio p / q is one of
+x_hat by `Ancestral`, about the mode of p(x | x_t, y) by `Matched`, whose R is enlarged by what the
+linearisation misses. There the ratio p / q is one of
 two densities of y, by Bayes' rule in the local model X ~ N(x_hat, V), y ~ N(A X, R),
 
     p(x_s | x_t) / q(x_s | x_t) = p(y | x_t) / p(y | x_s, x_t),
@@ -32,6 +33,8 @@ References
 ----------
 Wu, Trippe, Naesseth, Blei, Cunningham. Practical and asymptotically exact conditional sampling in
 diffusion models. NeurIPS 2023, eq. 9-12, algorithm 1. https://arxiv.org/abs/2306.17775
+Beskos, Jasra, Kantas, Thiery. On the convergence of adaptive sequential Monte Carlo methods. Annals
+of Applied Probability 2016 (weights that depend on the cloud). https://arxiv.org/abs/1306.6462
 Rozet et al. Learning diffusion priors from observations by expectation maximization. NeurIPS 2024,
 eq. 16-19 (the Gaussian likelihood at a noise level). https://arxiv.org/abs/2405.13712
 """
@@ -68,12 +71,16 @@ from sciddm.particle.local import (
 from sciddm.process import shift
 from sciddm.random import Streams
 
+MEDIAN = 0.6745
+"""Median of |Z|, Z ~ N(0, 1): medians are not moved by the few draws that leave all bounds."""
+
 
 class View(NamedTuple):
     """A cloud at one noise level. Every tensor has one row a particle, or one row for all.
 
     x, x_hat : (B, C, *grid), fields and their clean estimates. log_psi : (B,), float64.
-    gap : (B, n), y - A(x_hat). rows, images : (B or 1, n, C, *grid), A and A V.
+    gap : (B, n), y - A x_hat. rows, images : (B or 1, n, C, *grid), A and A V.
+    noise : (1, n, n), the error covariance of psi.
     """
 
     x: Tensor
@@ -82,6 +89,7 @@ class View(NamedTuple):
     gap: Tensor
     rows: Tensor
     images: Tensor
+    noise: Tensor
 
     def take(self, index: Tensor) -> View:
         """The particles ``index``, with repeats."""
@@ -122,9 +130,10 @@ class Matched(Twist):
     linear : the operator is linear (affine), and linearised once. Else each particle follows the
         mode of its own p(x | x_t, y), from the prior's mean, by one Gauss-Newton iteration a level:
         n backward passes through the operator, none through the denoiser, and n fields of memory.
-    onset : noise level above which the guesses are cautious: psi_t has the error covariance
-        R (1 + (kappa / onset)^2). For operators whose linearisation fails far from the posterior;
-        the default changes nothing. The target is the same for every value.
+    caution : psi_t has the error variances R + caution E, E those of the linearisation: squared
+        medians over the cloud of what it misses at draws of p(x | x_t, y). One more call of the
+        operator a level. 0 trusts it. A linear operator has E = 0; another makes the weights of a
+        particle depend on the cloud, so that the evidence is consistent, no longer unbiased.
     derivative : fields (B, C, *grid) -> (A(x) (B, n), its derivative (B, n, C, *grid)), where a
         tangent-linear model knows it cheaper than back-propagation.
     """
@@ -133,14 +142,14 @@ class Matched(Twist):
     observation: Observation
     law: Gaussian
     linear: bool = False
-    onset: float = math.inf
+    caution: float = 1.0
     derivative: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _one_set_ofobserve(self.observation)
-        if not self.onset > 0:
-            raise InputError(f"Got an onset of {self.onset}; expected a positive noise level.")
+        if not 0 <= self.caution < math.inf:
+            raise InputError(f"Got a caution of {self.caution}; expected a number from 0.")
         if self.law.process.noise != self.prior.process.noise:
             raise InputError(
                 "Got a Gaussian law under another noise than the prior's; expected the same "
@@ -149,82 +158,92 @@ class Matched(Twist):
 
     def start(self, like: Tensor, t: Tensor, context: Context, rng: Streams) -> tuple[View, Tensor]:
         """From the Gaussian law, noised: exact for a Gaussian prior at any first noise level."""
-        process, noise = self.prior.process, self._noise(t)
+        process = self.prior.process
         mean = self.law.mean.to(like).expand_as(like)
-        view = self._about(like, mean[:1], mean[:1], self.law.prior, noise)
-        view = view._replace(x_hat=mean, gap=view.gap.expand(len(like), -1))
-        moved = self._clean(view, self.law.prior.sqrt(normal(like, rng.at("start"))), noise, rng)
+        trial = self.law.prior.sqrt(normal(like, rng.at("trial")))
+        view = self._about(like, mean, mean[:1], self.law.prior, trial, rng)
+        deviation = self.law.prior.sqrt(normal(like, rng.at("start")))
+        moved = self._clean(view, deviation, rng.at("error"))
         alpha, beta, sigma = (c.to(like) for c in process.coefficients(t))
         fresh = process.noise.sqrt(normal(like, rng.at("start noise")))
         jump = alpha * moved + sigma * fresh
         x = shift(alpha * mean + jump, beta, context.anchor)
-        ahead = self._ahead(view, x, t, context)
-        return ahead, view.log_psi + ahead.log_psi - self._log_local(view, jump, t, noise)
+        ahead = self._ahead(view, x, t, context, rng)
+        return ahead, view.log_psi + ahead.log_psi - self._log_local(view, jump, t)
 
     def move(
         self, view: View, t: Tensor, s: Tensor, context: Context, rng: Streams
     ) -> tuple[View, Tensor]:
-        process, noise = self.prior.process, self._noise(t)
+        process = self.prior.process
         deviation = draw(self.law, view.x, t, rng.at("clean", rng.step))
-        moved = self._clean(view, deviation, noise, rng)
+        moved = self._clean(view, deviation, rng.at("error", rng.step))
         centre, share, scale = bridge(process, view.x, view.x_hat, t, s, context.anchor)
         jump = share * moved + scale * process.noise.sqrt(normal(view.x, rng))
-        ahead = self._ahead(view, centre + jump, s, context)
-        return ahead, ahead.log_psi - self._log_local(view, jump, s, noise)
+        ahead = self._ahead(view, centre + jump, s, context, rng)
+        return ahead, ahead.log_psi - self._log_local(view, jump, s)
 
     def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
-        noise = self._noise(t)
         deviation = draw(self.law, view.x, t, rng.at("clean", rng.step))
-        moved = self._clean(view, deviation, noise, rng)
-        local = log_normal(view.gap - observe(view.rows, moved), noise)
+        moved = self._clean(view, deviation, rng.at("error", rng.step))
+        local = log_normal(view.gap - observe(view.rows, moved), view.noise)
         x = view.x_hat + moved
         return x, self.observation.log_prob(x).double() - local
 
-    def _ahead(self, view: View, x: Tensor, t: Tensor, context: Context) -> View:
+    def _ahead(self, view: View, x: Tensor, t: Tensor, context: Context, rng: Streams) -> View:
         """The view at t of fields that came from ``view``, linearised at the mode it predicts."""
-        x_hat, noise = self.prior(x, t, context), self._noise(t)
-        covariance = self.law.covariance(t)
+        x_hat, covariance = self.prior(x, t, context), self.law.covariance(t)
         if self.linear:
-            return self._about(x, x_hat, x_hat, covariance, noise)
+            return self._about(x, x_hat, x_hat, covariance, x, rng)
         guess = view._replace(images=apply(covariance, view.rows))
         gap = view.gap - observe(view.rows, x_hat - view.x_hat)
-        return self._about(x, x_hat, x_hat + self._push(guess, noise, gap), covariance, noise)
+        trial = draw(self.law, x, t, rng.at("trial", rng.step))
+        return self._about(x, x_hat, x_hat + self._push(guess, gap), covariance, trial, rng)
 
     def _about(
-        self, x: Tensor, x_hat: Tensor, point: Tensor, covariance: LinearMap, noise: Tensor
+        self,
+        x: Tensor,
+        x_hat: Tensor,
+        point: Tensor,
+        covariance: LinearMap,
+        trial: Tensor,
+        rng: Streams,
     ) -> View:
-        """The view with the operator linearised at ``point`` (1 or B, C, *grid)."""
-        y = self.observation.y
+        """The view with the operator linearised at ``point`` (1 or B, C, *grid).
+
+        ``trial`` are draws of N(0, V), the covariance.
+        """
+        seen = self.observation
         if self.linear:
             key = tuple(point.shape[1:])
             if key not in self._rows:
-                self._rows[key] = self.observation.operator.rows(torch.zeros_like(point[:1]))[None]
-            rows, values = self._rows[key].to(point), self.observation.value(point)
+                self._rows[key] = seen.operator.rows(torch.zeros_like(point[:1]))[None]
+            rows, values = self._rows[key].to(point), seen.value(point)
         elif self.derivative is not None:
             values, rows = self.derivative(point)
         else:
-            values, rows = linearise(self.observation.value, point)
-        gap = y.to(values) - values - observe(rows, x_hat - point)
-        images = apply(covariance, rows)
-        return View(x, x_hat, log_normal(gap, gram(rows, images) + noise), gap, rows, images)
+            values, rows = linearise(seen.value, point)
+        gap = seen.y.to(values) - values - observe(rows, x_hat - point)
+        images, noise = apply(covariance, rows), seen.covariance[None]
+        view = View(x, x_hat, gap, gap, rows, images, noise)
+        if not self.linear:
+            moved = self._clean(view, trial, rng.at("trial error", rng.step))
+            missed = gap - observe(rows, moved) - seen.residual(x_hat + moved)
+            square = (missed.double().abs().median(0).values / MEDIAN).square()
+            noise = noise + torch.diag(self.caution * square.nan_to_num(0, 0))
+        return view._replace(log_psi=log_normal(gap, gram(rows, images) + noise), noise=noise)
 
-    def _noise(self, t: Tensor) -> Tensor:
-        """The error covariance (1, n, n) of psi_t, float64."""
-        level = float(self.prior.process.kappa(t)) / self.onset
-        return (1 + level**2) * self.observation.covariance[None]
-
-    def _push(self, view: View, noise: Tensor, gap: Tensor) -> Tensor:
+    def _push(self, view: View, gap: Tensor) -> Tensor:
         """V A^T (A V A^T + R)^{-1} gap."""
-        return pull(view.images, solve(gram(view.rows, view.images) + noise, gap))
+        return pull(view.images, solve(gram(view.rows, view.images) + view.noise, gap))
 
-    def _clean(self, view: View, deviation: Tensor, noise: Tensor, rng: Streams) -> Tensor:
+    def _clean(self, view: View, deviation: Tensor, rng: Streams) -> Tensor:
         """X - x_hat, X ~ N(x_hat, V) given y, from a draw of N(0, V) and one of the error."""
-        error = normal(view.gap, rng.at("error", rng.step))
-        error = error @ torch.linalg.cholesky(noise[0]).to(error).T
+        error = normal(view.gap, rng)
+        error = error @ torch.linalg.cholesky(view.noise[0]).to(error).T
         gap = view.gap - observe(view.rows, deviation) - error
-        return deviation + self._push(view, noise, gap)
+        return deviation + self._push(view, gap)
 
-    def _log_local(self, view: View, jump: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+    def _log_local(self, view: View, jump: Tensor, s: Tensor) -> Tensor:
         """log p(y | x_s, x_t) in the local model of ``view``, for x_s = E[x_s | x_t] + ``jump``.
 
         V_t and the noise between t and s combine to V_s, and the law's denoiser is affine.
@@ -232,7 +251,7 @@ class Matched(Twist):
         still = self.law(torch.zeros_like(jump[:1]), s, Context())
         gap = view.gap - observe(view.rows, self.law(jump, s, Context()) - still)
         left = gram(view.rows, apply(self.law.covariance(s), view.rows))
-        return log_normal(gap, left + noise)
+        return log_normal(gap, left + view.noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +309,15 @@ class Ancestral(Twist):
         gap = self.observation.y.to(values) - values
         spread = positive(gram(rows, apply(self.prior.process.noise, images)))
         log_psi = log_normal(gap, spread + self.observation.covariance)
-        return View(x.detach(), x_hat.detach(), log_psi, gap, rows, images)
+        return View(
+            x.detach(),
+            x_hat.detach(),
+            log_psi,
+            gap,
+            rows,
+            images,
+            self.observation.covariance[None],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,7 +371,7 @@ class Reweighted(Twist):
         x_hat = self.prior(x, t, context)
         share = 1 / (1 + (self.prior.process.kappa(t) / self.onset) ** 2)
         none = x.new_zeros(len(x), 0)
-        return View(x, x_hat, share.to(x.device) * self._log(x_hat), none, none, none)
+        return View(x, x_hat, share.to(x.device) * self._log(x_hat), none, none, none, none)
 
     def _log(self, x: Tensor) -> Tensor:
         value = self.potential(x).double()
