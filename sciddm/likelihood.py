@@ -41,11 +41,12 @@ from sciddm.errors import InputError
 from sciddm.process import Process, shift
 from sciddm.random import Streams
 from sciddm.solve.grids import Grid, LogKappa
-from sciddm.solve.solvers import History, Multistep, Solver
+from sciddm.solve.singlestep import Singlestep
+from sciddm.solve.solvers import History, Solver
 
 Probe = Callable[[Tensor, Streams], Tensor]
 NOTHING = Context()
-TWO_STEP = Multistep()
+THIRD = Singlestep(3)
 EVEN = LogKappa()
 BLOCK = 64
 """Unit vectors a backward pass."""
@@ -82,11 +83,11 @@ def log_prob(
     x: Tensor,
     context: Context = NOTHING,
     *,
-    steps: int = 128,
+    steps: int = 64,
     probes: int | None = None,
     rng: Streams | None = None,
     base: Gaussian | None = None,
-    solver: Solver = TWO_STEP,
+    solver: Solver = THIRD,
     grid: Grid = EVEN,
     kappa_max: float | None = None,
     kappa_min: float | None = None,
@@ -94,10 +95,11 @@ def log_prob(
 ) -> Tensor:
     """log p(x | context) of clean fields ``x`` (B, C, *grid): (B,), float64, nats.
 
-    The error falls with the square of the step in log kappa: below 1e-3 nats a dimension at 128
-    steps over noise levels of 1 to 30,000. The path and the trace share their evaluations: one a
-    step with `Multistep`, and D (or ``probes``) backward passes; none for a `Gaussian`, whose trace
-    is known.
+    The error falls with the step in log kappa as the solver's does, to fourth order. With the
+    default, over noise levels of 1 to 50,000, it is below 1e-4 nats a dimension for a Gaussian and
+    about 1e-3 for separate modes. The path and the trace share their evaluations: 3 ``steps`` - 2
+    of them, and D (or ``probes``) backward passes a step; none for a `Gaussian`, whose trace is
+    known.
 
     Parameters
     ----------
@@ -117,6 +119,7 @@ def log_prob(
     _check(x, probes, rng)
     process = denoiser.process
     falling = grid.times(process, steps, kappa_max, kappa_min)
+    _one(process.kappa(falling[0]))
     solver.check(process, falling)
     times, x = falling.flip(0), x.double()
     if float(White().average(x[:1], process.noise, lambda _, c: (c <= 0).double())) > 0:
@@ -129,7 +132,7 @@ def log_prob(
         base = denoiser
     law = Gaussian(torch.zeros(()), White(0.0), process) if base is None else base.under(process)
     known = law if base is not None else None
-    gaussian_log_prob(law, x[:1], _one(process.kappa(times[-1])))  # refuse before any work
+    gaussian_log_prob(law, x[:1], process.kappa(times[-1]))  # refuse before any work
     path = _Path(denoiser)
     alpha, beta, _ = (c.to(x) for c in process.coefficients(times[0]))
     x_t = shift(alpha * x, beta, context.anchor)
@@ -144,7 +147,7 @@ def log_prob(
                 x_t, state = solver.step(path, x_t, t, times[k + 1], context, state, noiseless)
     level = process.kappa(times).log().to(x)
     rate = x[0].numel() - torch.stack(traces, dim=1)
-    integral = torch.trapezoid(rate, level, dim=1)
+    integral = rate @ quadrature(level)
     alpha, beta, _ = (c.to(x) for c in process.coefficients(times[-1]))
     u = shift(x_t, -beta, context.anchor) / alpha
     blank = shift((alpha * law.mean.to(x)).expand_as(x), beta, context.anchor)
@@ -237,6 +240,22 @@ def _trace(x_hat: Tensor, x: Tensor) -> Tensor:
     return total
 
 
+def quadrature(nodes: Tensor) -> Tensor:
+    """Weights (n,) of the integral over rising ``nodes`` (n,), float64: in every interval the cubic
+    through the four nearest values; the trapezoid where there are fewer than four."""
+    n = len(nodes)
+    count = 4 if n >= 4 else 2
+    powers = torch.arange(count, device=nodes.device, dtype=nodes.dtype)
+    weights = torch.zeros_like(nodes)
+    for k in range(n - 1):
+        first = min(max(k + 1 - count // 2, 0), n - count)
+        width = nodes[k + 1] - nodes[k]
+        place = (nodes[first : first + count] - nodes[k]) / width
+        share = torch.linalg.solve(place ** powers[:, None], 1 / (powers + 1))
+        weights[first : first + count] += width * share
+    return weights
+
+
 def _check(x: Tensor, probes: int | None, rng: Streams | None) -> None:
     if x.ndim < 3 or not bool(torch.isfinite(x).all()):
         raise InputError(
@@ -250,13 +269,12 @@ def _check(x: Tensor, probes: int | None, rng: Streams | None) -> None:
         )
 
 
-def _one(kappa: Tensor) -> Tensor:
+def _one(kappa: Tensor) -> None:
     if kappa.numel() != 1:
         raise InputError(
             f"Got noise levels of shape {tuple(kappa.shape)}; a likelihood needs one for all "
             "cells, no clock per frame or cell."
         )
-    return kappa
 
 
 class Centred(Denoiser):

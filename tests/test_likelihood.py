@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,12 +22,12 @@ from sciddm.covariance import (
 from sciddm.denoise import Context, Denoiser, Gaussian, Mixture, Preconditioned
 from sciddm.errors import InputError
 from sciddm.guide import DPS
-from sciddm.likelihood import Centred, centred, gaussian_log_prob, log_prob, rademacher
+from sciddm.likelihood import Centred, centred, gaussian_log_prob, log_prob, quadrature, rademacher
 from sciddm.nn import SpectralOperator
 from sciddm.observe import Observation, points
-from sciddm.process import VE, VP, Clocked, Flow, LogLinear, Process
+from sciddm.process import VE, VP, Bridge, Clocked, Flow, LogLinear, MeanReverting, Process, SubVP
 from sciddm.random import Streams, normal
-from sciddm.solve import Euler, Heun, Multistep, Solver
+from sciddm.solve import Euler, Heun, Multistep, Singlestep, Solver
 
 DOUBLE = torch.float64
 N = 16
@@ -92,29 +91,63 @@ def test_the_gaussian_density_is_the_dense_one(prior: Covariance, noise: Covaria
 
 
 @pairs
-@pytest.mark.parametrize("kind", [VE, VP, Flow], ids=lambda k: k.__name__)
-def test_the_gaussian_oracle(kind: type[VE], prior: Covariance, noise: Covariance) -> None:
-    """Within 1e-3 nats a dimension of the closed form at 128 evaluations, with the base of the
-    flow known and with nothing but noise there; the same under every process."""
-    law = gaussian(kind(noise, CLOCK), prior)
+def test_the_gaussian_oracle(prior: Covariance, noise: Covariance) -> None:
+    """Within 1e-4 nats a dimension of the closed form at 64 steps; within 1e-3 at 24 with nothing
+    but the trace of the network and the noise at the end."""
+    law = gaussian(VP(noise, CLOCK), prior)
     x = drawn(law)
     truth = gaussian_log_prob(law, x, torch.tensor(CLOCK.kappa_min))
     found = log_prob(law, x)
-    assert float((found - truth).abs().max()) < 1e-3 * N
-    assert float((log_prob(Opaque(law), x) - truth).abs().max()) < 1.5e-3 * N
-    assert torch.allclose(found, log_prob(law.under(VP(noise, CLOCK)), x), atol=1e-7)
+    assert float((found - truth).abs().max()) < 1e-4 * N
+    assert float((log_prob(Opaque(law), x, steps=24) - truth).abs().max()) < 1e-3 * N
 
 
-@pytest.mark.parametrize("solver", [Multistep(), Heun()], ids=["Multistep", "Heun"])
+@pytest.mark.parametrize(
+    "process",
+    [
+        VE(clock=CLOCK),
+        SubVP(clock=CLOCK),
+        Flow(clock=CLOCK),
+        MeanReverting(clock=CLOCK),
+        Bridge(VP(clock=CLOCK), 2.0),
+    ],
+    ids=lambda p: type(p).__name__,
+)
+def test_the_density_is_the_same_under_every_process(process: Process) -> None:
+    x = drawn(gaussian(VP(clock=CLOCK)))
+    context = Context(anchor=torch.randn(x.shape, generator=torch.manual_seed(2), dtype=DOUBLE))
+    found = log_prob(Opaque(gaussian(process)), x, context, steps=16)
+    assert torch.allclose(
+        found, log_prob(Opaque(gaussian(VP(clock=CLOCK))), x, steps=16), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("solver", "order"),
+    [(Euler(), 1), (Multistep(), 2), (Heun(), 2), (Singlestep(3), 3)],
+    ids=["Euler", "Multistep", "Heun", "Singlestep"],
+)
 @pytest.mark.parametrize("noise", [White(), ROUGH], ids=["white", "matern"])
-def test_the_error_is_of_second_order(solver: Solver, noise: Covariance) -> None:
+def test_the_error_has_the_order_of_the_solver(
+    solver: Solver, order: int, noise: Covariance
+) -> None:
     law = gaussian(VP(noise, CLOCK))
     x = drawn(law)
     truth = gaussian_log_prob(law, x, torch.tensor(CLOCK.kappa_min))
-    steps = (33, 65, 129, 257)
-    errors = [float((log_prob(law, x, steps=n, solver=solver) - truth).abs().mean()) for n in steps]
-    slope = -np.polyfit(np.log(np.array(steps) - 1), np.log(errors), 1)[0]
-    assert slope == pytest.approx(2, abs=0.15), errors
+    steps = (129, 257)
+    coarse, fine = (
+        float((log_prob(law, x, steps=n, solver=solver) - truth).abs().mean()) for n in steps
+    )
+    assert coarse / fine == pytest.approx(2**order, rel=0.2)
+
+
+@pytest.mark.parametrize("count", [4, 5, 9])
+def test_the_quadrature_is_exact_for_cubics(count: int) -> None:
+    nodes = torch.linspace(0.5, 2, count, dtype=DOUBLE) ** 2
+    powers = nodes ** torch.arange(4, dtype=DOUBLE)[:, None]
+    found, order = powers @ quadrature(nodes), torch.arange(1, 5, dtype=DOUBLE)
+    assert torch.allclose(found, (nodes[-1] ** order - nodes[0] ** order) / order)
+    assert torch.allclose(quadrature(nodes[:2]).sum(), nodes[1] - nodes[0])
 
 
 def test_unit_vectors_give_the_closed_trace() -> None:
@@ -128,7 +161,7 @@ def test_unit_vectors_give_the_closed_trace() -> None:
 
 @pytest.mark.parametrize("kind", [VE, VP, Flow], ids=lambda k: k.__name__)
 def test_the_mixture_oracle(kind: type[VE]) -> None:
-    """Three separate modes in four dimensions, within 1e-3 nats a dimension at 512 evaluations."""
+    """Three separate modes in four dimensions, within 1e-3 nats a dimension at 96 steps."""
     means = 3 * torch.randn(3, 1, 4, generator=torch.manual_seed(3), dtype=DOUBLE)
     weights = torch.tensor([0.5, 0.3, 0.2], dtype=DOUBLE)
     clock = LogLinear(0.05, 300.0)
@@ -140,9 +173,9 @@ def test_the_mixture_oracle(kind: type[VE]) -> None:
     square = (x[:, None] - means[None]).square().sum((-1, -2))
     parts = weights.log() - 0.5 * square / variance - 2 * math.log(2 * math.pi * variance)
     truth = parts.logsumexp(1)
-    errors = [float((log_prob(mixture, x, steps=n) - truth).abs().max()) for n in (256, 512)]
+    errors = [float((log_prob(mixture, x, steps=n) - truth).abs().max()) for n in (48, 96)]
     assert errors[1] < 1e-3 * 4
-    assert errors[0] / errors[1] == pytest.approx(4, abs=1)
+    assert errors[0] / errors[1] > 5
 
 
 class Bent(Denoiser):
@@ -162,7 +195,7 @@ class Bent(Denoiser):
 def test_the_density_of_any_network_integrates_to_one(kind: type[VE]) -> None:
     denoiser = Bent(kind(White(0.7), LogLinear(0.1, 100.0)))
     grid = torch.linspace(-12, 12, 1601, dtype=DOUBLE)
-    density = log_prob(denoiser, grid.view(-1, 1, 1), steps=192).exp()
+    density = log_prob(denoiser, grid.view(-1, 1, 1), steps=64).exp()
     assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=2e-3)
 
 
@@ -190,8 +223,7 @@ def test_hutchinson_scatters_as_its_variance_says(probe: object) -> None:
     exact = log_prob(Opaque(law), x[:1], steps=16)
     found = log_prob(Opaque(law), x, steps=16, probes=2, rng=Streams.of(5, rows), probe=probe)  # type: ignore[arg-type]
     level = law.process.kappa(law.process.times(16))
-    width = torch.full((16,), float(level[0].log() - level[1].log()), dtype=DOUBLE)
-    width[0] = width[-1] = width[0] / 2
+    width = quadrature(level.log().flip(0)).flip(0)
     unit = torch.eye(N, dtype=DOUBLE)
     variance = 0.0
     for k, w in zip(level, width, strict=True):
