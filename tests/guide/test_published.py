@@ -275,6 +275,16 @@ def test_the_equation_is_used_in_the_last_phase_and_lowers_its_residual() -> Non
             for loop in (with_it, without)
         )
         assert torch.equal(a, b) is same
+    # late: a tenth of the misfit's push, less the gradient of |x_1 - x_2|
+    alpha, _, jacobian = parts(prior, late)
+    found, _ = with_it.step(prior, x_t, late, 0.9 * late, Context(), History(), None)
+    plain, _ = Euler().step(prior, x_t, late, 0.9 * late, Context(), History(), None)
+    x_hat = prior(x_t, late, Context())
+    d, r = Y - OPERATOR(x_hat), residual(x_hat)
+    row = UNIT[1:2, 0] - UNIT[2:3, 0]
+    push = 0.1 * 0.01 * d / d.norm(dim=1, keepdim=True) @ A - 0.02 * r.sign() @ row
+    expected = plain.flatten(1) + push @ jacobian / alpha
+    assert torch.allclose(found.flatten(1), expected, atol=1e-9)
     errors = []
     for loop in (with_it, without):
         x = Diffusion(prior, loop, 200)((8, 1, N), Context(), RNG)
