@@ -205,28 +205,40 @@ def draws(law: Mixture, solver: Solver, steps: int, grid: Grid, early: Early | N
 
 
 def early(report: Report, quick: bool) -> None:
-    """Distance from the draws of 400 steps, by evaluations and by where the network starts."""
+    """Distance of the median member from its draw at 400 steps, by where the network starts.
+
+    The median: near the border between two fields of the mixture a draw of any error may end in
+    the other one, which hides the rest in a mean of squares.
+    """
     law = mixture()
     base, grid, solver = matched(law), LogKappa(), Multistep()
     exact = draws(law, solver, 400, grid, None)
     scale = _rms(exact - exact.mean(0))
-    counts = (6, 8, 10, 12, 16, 20, 24, 32)
+
+    def error(steps: int, phase: Early | None) -> float:
+        gap = (draws(law, solver, steps, grid, phase) - exact).flatten(1)
+        return float(gap.square().mean(1).sqrt().median()) / scale
+
+    counts = (6, 8, 10, 12, 14, 16, 20, 24, 32)
     rows, found = [], {}
-    for kappa in (None, 30.0, 10.0, 5.0, 3.0):
+    for kappa in (None, 100.0, 30.0, 10.0, 5.0, 3.0):
         start = perf_counter()
         phase = None if kappa is None else Early(base, kappa)
-        found[kappa] = [_rms(draws(law, solver, n, grid, phase) - exact) / scale for n in counts]
-        line = {"network starts at kappa": kappa or law.process.clock.ends()[1]}
+        found[kappa] = [error(n, phase) for n in counts]
+        line: dict[str, object] = {
+            "network starts at kappa": kappa or law.process.clock.ends()[1],
+            "floor": error(400, phase),
+        }
         line |= {f"{n} evaluations": v for n, v in zip(counts, found[kappa], strict=True)}
-        floor = _rms(draws(law, solver, 400, grid, phase) - exact) / scale
-        rows.append(line | {"floor": floor, "seconds": perf_counter() - start})
+        # evaluations of the whole grid at the error that this start has with 12
+        at = torch.tensor(found[kappa][counts.index(12)], dtype=DOUBLE).log()
+        knots = -torch.tensor(found[None], dtype=DOUBLE).log()
+        needed = interpolate(-at, knots, torch.tensor(counts, dtype=DOUBLE).log()).exp()
+        saved = float(needed) - 12
+        rows.append(line | {"saved at the error of 12": saved, "seconds": perf_counter() - start})
     report.table("Early phase on a mixture: distance from the exact flow, share of the rms", rows)
-    # evaluations that the whole grid needs for the error of 12 with the best start
-    target = min(v[counts.index(12)] for k, v in found.items() if k is not None)
-    logs = torch.tensor(found[None], dtype=DOUBLE).log()
-    at = torch.tensor(math.log(target), dtype=DOUBLE)
-    needed = interpolate(-at, -logs, torch.tensor(counts, dtype=DOUBLE).log()).exp()
-    report.claim("early phase: evaluations at the error of 12", float(needed), 14, math.inf)
+    most_saved = max(float(str(r["saved at the error of 12"])) for r in rows)
+    report.claim("early phase: evaluations saved at the error of 12", most_saved, 5, math.inf)
 
 
 def grids(report: Report, quick: bool) -> None:
@@ -239,7 +251,6 @@ def grids(report: Report, quick: bool) -> None:
     solvers = {
         "Euler()": Euler(),
         "Multistep()": Multistep(),
-        "Adams(2)": Adams(2),
         "Adams(3)": Adams(3),
     }
     for label, solver in solvers.items():

@@ -11,6 +11,8 @@ import torch
 from _report import Report
 from torch import Tensor
 
+from _limits import solver_choice, solver_orders
+from _limits.solver_choice import most
 from _limits.solver_reference import EVALUATIONS, REFERENCE
 from sciddm.covariance import Covariance, Function, White
 from sciddm.denoise import Context, Gaussian
@@ -111,14 +113,6 @@ ROWS: Mapping[str, Row] = {
 }
 
 
-def most(solver: Solver, budget: int) -> int:
-    """The longest grid within ``budget`` evaluations."""
-    steps = 2
-    while solver.evaluations(steps + 1) <= budget:
-        steps += 1
-    return steps
-
-
 def output(problem: Problem, row: Row, variances: Tensor, budget: int) -> Tensor:
     """S.d. (n,) of every mode of the draws, exactly: the response to each noise in turn."""
     solver, grid = row[0], row[1] or problem.grid
@@ -186,3 +180,5 @@ def table(report: Report, rows: Mapping[str, Row]) -> None:
 def run(report: Report, quick: bool) -> None:
     """Add the tables and claims of the solvers."""
     table(report, ROWS)
+    solver_orders.run(report, quick)
+    solver_choice.run(report, quick)
