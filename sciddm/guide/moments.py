@@ -5,7 +5,8 @@ With V = Cov[X | x_t] known in closed form,
     E[X | x_t, y] = x_hat + V A^T (A V A^T + R)^{-1} (y - A x_hat).
 
 V is the same for every member at one time, so a step costs n applications of V and one Cholesky
-factor of (n, n), n the number of observations. Where V is measured and the gap y - A x_hat is
+factor of (n, n), n the number of observations, once for all members, and one application of V a
+member. Where V is measured and the gap y - A x_hat is
 larger than it allows, V is inflated (see `sciddm.guide.surprise`).
 
 References
@@ -16,6 +17,8 @@ Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. 2.23-2.2
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,52 +34,57 @@ from sciddm.observe.noise import Gaussian as Normal
 from sciddm.random import Streams, normal
 
 
-class Gain:
-    """K(t) = V A^T (A V A^T + R)^{-1} for one operator and one error law, remembered by time.
+class Known(NamedTuple):
+    """What the observations see of V at one time, all (n, n), float64.
 
-    Members, and cases that share their sensors, share it.
+    spread : A V A^T. chol : Cholesky factor of A V A^T + R. surprise : the law of the gap, where V
+    is measured; the last two are of Gaussian errors only.
+    """
+
+    spread: Tensor
+    chol: Tensor | None
+    surprise: Surprise | None
+
+
+class Gain:
+    """V A^T (A V A^T + R)^{-1} for one operator and one error law, remembered by time.
+
+    Members, and cases that share their sensors, share it. Only (n, n) is kept of a time; V itself
+    is applied to the members.
 
     Parameters
     ----------
     observation : its values are not used. moments : gives V at a time.
-    memory : bytes of gains to keep.
+    memory : bytes to keep.
     """
 
     def __init__(self, observation: Observation, moments: Moments, memory: int = 1 << 30) -> None:
         self.observation, self.moments, self.memory = observation, moments, memory
         self._rows: Tensor | None = None
         self._affine: bool | None = None
-        self._known: dict[float, tuple[Tensor, Surprise]] = {}
-        self._images: dict[float, tuple[Tensor, Tensor]] = {}
+        self._known: dict[float, Known] = {}
 
-    def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Surprise]:
-        """The transposed gain (n, C, *grid) at the one time ``t``, in the type of ``like``, and the
-        law of the gap that it is for. Gaussian errors."""
+    def at(self, t: Tensor, like: Tensor) -> Known:
+        """What is known at the one time ``t`` of fields ``like`` (B, C, *grid)."""
         key = float(t)
-        if key not in self._known:
-            noise = self.observation.covariance
-            images, spread = self._spread(t, like)
-            gain = torch.cholesky_solve(images.flatten(1), factor(spread + noise))
-            known = gain.view_as(images).to(like), Surprise(spread, noise)
-            if (len(self._known) + 1) * known[0].nbytes > self.memory:
-                return known
-            self._known[key] = known
-        return self._known[key]
-
-    def images(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """V A^T (n, C, *grid) and A V A^T (n, n) at the one time ``t``, float64. Any errors."""
-        key = float(t)
-        if key not in self._images:
-            known = self._spread(t, like)
-            if (len(self._images) + 1) * known[0].nbytes > self.memory:
-                return known
-            self._images[key] = known
-        return self._images[key]
-
-    def _spread(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        if key in self._known:
+            return self._known[key]
         rows = self.rows(like)
-        images = self.moments.covariance(t.reshape(()))(rows)
-        return images, gram(rows, images)
+        spread = gram(rows, self.moments.covariance(t.reshape(()))(rows))
+        known = Known(spread, None, None)
+        if isinstance(self.observation.law, Normal):
+            noise = self.observation.covariance
+            surprise = None if self.moments.exact else Surprise(spread, noise)
+            known = Known(spread, factor(spread + noise), surprise)
+        if (len(self._known) + 1) * 3 * spread.nbytes <= self.memory:
+            self._known[key] = known
+        return known
+
+    def pull(self, t: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        """V A^T w, of the shape and type of ``like`` (B, C, *grid), of weights (B, n)."""
+        rows = self.rows(like)
+        moved = (weight.double() @ rows.flatten(1)).view(len(weight), *rows.shape[1:])
+        return self.moments.covariance(t.reshape(()))(moved).to(like)
 
     def affine(self, like: Tensor) -> bool:
         """Whether the operator is affine, so that one linearisation serves every field."""
@@ -107,7 +115,8 @@ class Conditioned(Denoiser):
         the network, or its `Calibrated` error.
     passes : linearisations of an operator that is not affine. 1 is the extended Kalman filter; 3 is
         good where the operator bends within the s.d. of the errors.
-    sweeps : over the sites of errors that are not Gaussian. One value needs 1, a hundred about 8.
+    sweeps : over the sites of errors that are not Gaussian. One value needs 1, twenty that go
+        together 3.
     """
 
     def __init__(
@@ -116,7 +125,7 @@ class Conditioned(Denoiser):
         observation: Observation,
         moments: Moments,
         passes: int = 3,
-        sweeps: int = 8,
+        sweeps: int = 4,
     ) -> None:
         if passes < 1 or sweeps < 1:
             raise InputError(
@@ -140,20 +149,19 @@ class Conditioned(Denoiser):
         if not self._gain.affine(x_t):
             curved = GaussNewton(self._seen, self.moments, self._weights, self.passes)
             return curved(x_hat, self.moments.covariance(t.reshape(())))
-        rows = self._gain.rows(x_t)
+        known = self._gain.at(t, x_t)
         if not self._normal:
-            images, spread = self._gain.images(t, x_t)
-            weight = self._weights(self._seen.y, self._seen.value(x_hat), spread).to(x_t)
-            flat = images.flatten(1).to(x_t)
-            return x_hat + self.moments.respond(
-                x_hat, weight, rows, lambda w: (w @ flat).view_as(x_hat)
-            )
-        gain, surprise = self._gain.at(t, x_t)
-        gap = self.observation.residual(x_hat)
-        if not self.moments.exact:
-            gap = surprise.stretch(gap)
-        flat = gain.flatten(1)
-        return x_hat + self.moments.respond(x_hat, gap, rows, lambda d: (d @ flat).view_as(x_hat))
+            gap = self._weights(self._seen.y, self._seen.value(x_hat), known.spread)
+        else:
+            gap = self.observation.residual(x_hat)
+            if known.surprise is not None:
+                gap = known.surprise.stretch(gap)
+
+        def update(d: Tensor) -> Tensor:
+            weight = d if known.chol is None else solve(known.chol, d)
+            return self._gain.pull(t, weight, x_hat)
+
+        return x_hat + self.moments.respond(x_hat, gap, self._gain.rows(x_t), update)
 
     def _weights(self, y: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
         """w (B, n), float64, such that x_hat moves by V A^T w. Only the V of Gaussian errors is
@@ -163,7 +171,7 @@ class Conditioned(Denoiser):
         gap, noise = y.to(mean).double() - mean.double(), self._seen.covariance
         if not self.moments.exact:
             gap = Surprise(spread, noise).stretch(gap)
-        return torch.cholesky_solve(gap.T, factor(spread + noise)).T
+        return solve(factor(spread + noise), gap)
 
     def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
         """A draw of X - E[X | x_t, y], N(0, V - K A V), of the shape of ``like`` (B, C, *grid).
@@ -178,19 +186,25 @@ class Conditioned(Denoiser):
                 "solver that draws no fluctuation."
             )
         v = self.moments.fluctuation(t, like, rng)
-        gain, _ = self._gain.at(t, like)
+        known = self._gain.at(t, like)
+        assert known.chol is not None  # errors are Gaussian
         chol = torch.linalg.cholesky(self.observation.covariance).to(like)
         blank = like.new_zeros(len(like), len(chol))
         e = normal(blank, None if rng is None else rng.at(f"{rng.purpose} error", rng.step))
         rows = self._gain.rows(like).flatten(1).to(like)
         gap = v.flatten(1) @ rows.T + e @ chol.T
-        return v - (gap @ gain.flatten(1)).view_as(v)
+        return v - self._gain.pull(t, solve(known.chol, gap), v)
 
     def given(self, observation: Observation) -> Conditioned:
         """The same sensors and errors with other values; shares the gains."""
         other = Conditioned(self.prior, observation, self.moments, self.passes, self.sweeps)
         other._gain = self._gain
         return other
+
+
+def solve(chol: Tensor, gap: Tensor) -> Tensor:
+    """(A V A^T + R)^{-1} d of each row of ``gap`` (B, n), float64, by the Cholesky factor."""
+    return torch.cholesky_solve(gap.double().T, chol).T
 
 
 def linear_posterior(

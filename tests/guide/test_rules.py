@@ -12,7 +12,7 @@ from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments
 from sciddm.errors import InputError
 from sciddm.guide import DPS, MMPS, Conditioned, Replace
 from sciddm.guide.mmps import conjugate_gradients
-from sciddm.guide.moments import Gain, factor, kalman_gain, marginal
+from sciddm.guide.moments import Gain, factor, kalman_gain, marginal, solve
 from sciddm.observe import Coarsen, Function, Observation, points
 from sciddm.pde import Poisson
 from sciddm.process import VE, VP, Clocked, Flow, LogLinear, Process
@@ -265,12 +265,12 @@ def test_gains_are_remembered_within_their_memory() -> None:
 
     like = torch.zeros(1, 1, *GRID)
     gain = Gain(sensors(), Counting())
-    first, _ = gain.at(torch.tensor(0.5), like)
-    assert first.dtype == torch.float32 and first.shape == (8, 1, *GRID)
-    assert gain.at(torch.tensor([0.5]), like)[0] is first and calls == [0.5]
+    first = gain.at(torch.tensor(0.5), like)
+    assert first.spread.dtype == DOUBLE and first.spread.shape == (8, 8)
+    assert gain.at(torch.tensor([0.5]), like) is first and calls == [0.5]
     gain.at(torch.tensor(0.25), like)
     assert calls == [0.5, 0.25]
-    small = Gain(sensors(), Counting(), memory=first.nbytes)
+    small = Gain(sensors(), Counting(), memory=3 * first.spread.nbytes)
     for _ in range(2):
         small.at(torch.tensor(0.5), like)
         small.at(torch.tensor(0.25), like)
@@ -291,7 +291,10 @@ def test_gains_do_not_lose_digits_in_float32() -> None:
         operator.rows(torch.zeros(1, 1, n, n).double()),
         observation.covariance,
     )
-    found, _ = Gain(observation, gaussian).at(t, torch.zeros(1, 1, n, n))
+    like, gain = torch.zeros(60, 1, n, n), Gain(observation, gaussian)
+    chol = gain.at(t, like).chol
+    assert chol is not None
+    found = gain.pull(t, solve(chol, torch.eye(60)), like)
     assert found.dtype == torch.float32
     assert float((found - exact).norm() / exact.norm()) < 1e-4
 
