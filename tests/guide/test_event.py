@@ -187,6 +187,15 @@ def test_weights_are_right_whatever_the_covariance() -> None:
     assert 50 < found.effective < 250
 
 
+def test_paths_to_an_event_that_always_happens_are_the_prior() -> None:
+    """Many small steps, in which c(X) is far from known: its variance at the end, at 4 s.e."""
+    prior, many = PROBLEMS["VE, spectral"], torch.zeros(1000, 1, TIMES, dtype=DOUBLE)
+    rng = Streams.of(6, 1000)
+    x = event_probability(prior, Event(window, -1e3), prior, many, rng, steps=24).draws
+    assert float(window(x).var() / spread(OU) ** 2) == pytest.approx(1, abs=4 * 0.002**0.5)
+    assert float(x.var() / OU(ONE)[0, 0, 0]) == pytest.approx(1, abs=0.05)
+
+
 def test_an_event_that_no_path_reaches() -> None:
     found = EventProbability(0.0, 0.0, LIKE[:2], torch.zeros(2, dtype=DOUBLE), 2)
     assert found.effective == 0.0

@@ -13,7 +13,7 @@ from sciddm.basis import Cosine
 from sciddm.covariance import Matern, Spectral, White
 from sciddm.denoise import Context, Gaussian
 from sciddm.errors import InputError
-from sciddm.guide import MMPS, Conditioned
+from sciddm.guide import MMPS, Conditioned, sites
 from sciddm.guide.linear import factor
 from sciddm.guide.sites import weights
 from sciddm.observe import Noise, Observation, noise, points
@@ -187,6 +187,24 @@ def test_sites_of_two_correlated_values_against_a_grid(
     found = (mean + w @ spread)[0]
     assert float(((found - exact) / std).abs().max()) < far
     assert float(((mean[0] - exact) / std).abs().max()) > 10 * far
+
+
+def test_a_site_that_leaves_no_covariance_gives_up_its_negative_part() -> None:
+    tau = torch.tensor([[-2.0, 1.0], [-0.5, 1.0]], dtype=DOUBLE)
+    chol, kept = sites._factor(torch.eye(2, dtype=DOUBLE), tau)
+    assert torch.equal(kept, torch.tensor([[0.0, 1.0], [-0.5, 1.0]], dtype=DOUBLE))
+    assert torch.allclose(chol.square(), torch.diag_embed(1 + kept))
+
+
+def test_values_that_contradict_each_other_stay_finite() -> None:
+    """Six values of nearly one thing, far apart, with errors of heavy tails: some sites fail."""
+    g = torch.manual_seed(0)
+    for _ in range(40):
+        share = 0.9 + 0.0999 * float(torch.rand((), generator=g))
+        spread = share * torch.ones(6, 6).double() + (1 - share) * torch.eye(6).double()
+        y = 10 * torch.randn(6, generator=g).double()
+        w = weights(noise.StudentT(number(0.1), 2.0), y, torch.zeros(1, 6).double(), spread, 8)
+        assert bool(((w @ spread).abs() < 1.1 * y.abs().max()).all())
 
 
 def test_gaussian_sites_are_the_closed_form() -> None:

@@ -120,7 +120,7 @@ def test_a_bent_scalar_against_quadrature(bend: Callable[[Tensor], Tensor], trut
     def distance(operator: Operator, value: Tensor) -> float:
         seen = Observation(value.view(1), operator, number(error**2))
         guided = Conditioned(gaussian, seen, gaussian)
-        *_, x = trajectory(guided, start, process.times(25), Context(), Multistep())
+        *_, x = trajectory(guided, start, process.times(20), Context(), Multistep())
         return float(((x.flatten() - expected) / std).square().mean().sqrt())
 
     far = distance(Function(lambda x: bend(x).flatten(1)), y)
@@ -168,6 +168,15 @@ def test_a_step_that_overshoots_is_cut_back() -> None:
     found = Conditioned(gaussian, seen, gaussian)(x_t, t, Context())
     assert bool(torch.isfinite(found).all())
     assert float(seen.log_prob(found)) >= float(seen.log_prob(x_hat))
+
+
+def test_a_step_that_only_makes_it_worse_is_not_taken() -> None:
+    """A slope that turns round just beyond the estimate."""
+    gaussian = Gaussian(torch.zeros(()), White(5.0), VE(clock=LogLinear(1e-3, 300.0)))
+    operator = Function(lambda x: (x - 10 * (x - 0.01).relu()).flatten(1))
+    seen = Observation(number(1.0).view(1), operator, number(0.01))
+    x_t, t = number(0.0).view(1, 1, 1), number(0.9)
+    assert torch.equal(Conditioned(gaussian, seen, gaussian)(x_t, t, Context()), x_t)
 
 
 def test_wrong_operators_and_passes_are_refused() -> None:
