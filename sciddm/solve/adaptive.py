@@ -41,6 +41,8 @@ DEPTH = 12
 WHOLE = 1 << DEPTH
 GROW = 0.2
 """The next step is twice as long where the error is below this share of the tolerance."""
+EVEN = 1e-6
+"""Rounding of lengths in log kappa, in halvings."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Adaptive(Solver):
     ----------
     atol, rtol : absolute (units of the clean field) and relative tolerance, not both 0.
     tau : 0 for the probability flow, 1 for the reverse diffusion, see `StochasticAdams`.
-    first : length of the first step that is tried, in log kappa.
+    longest : of all steps, in log kappa, and the first that is tried; above 0, at most 2. Over a
+        longer one the guess forgets the field and confirms itself, and no error would be seen.
 
     With ``Diffusion(denoiser, Adaptive(), steps=2)`` it alone places the times.
     """
@@ -64,7 +67,7 @@ class Adaptive(Solver):
     atol: float = 0.01
     rtol: float = 0.01
     tau: float = 1.0
-    first: float = 0.5
+    longest: float = 1.0
 
     def __post_init__(self) -> None:
         low, high = sorted((self.atol, self.rtol))
@@ -72,9 +75,10 @@ class Adaptive(Solver):
             raise InputError(
                 f"Got atol = {self.atol}, rtol = {self.rtol}; expected one above 0, none below."
             )
-        if not 0 <= self.tau < math.inf or not 0 < self.first < math.inf:
+        if not 0 <= self.tau < math.inf or not 0 < self.longest <= 2:
             raise InputError(
-                f"Got tau = {self.tau}, first = {self.first}; expected tau >= 0 and first > 0."
+                f"Got tau = {self.tau}, longest = {self.longest}; expected tau >= 0 and a longest "
+                "step above 0, at most 2."
             )
 
     def check(self, process: Process, times: Tensor) -> None:
@@ -95,19 +99,18 @@ class Adaptive(Solver):
         process, m = denoiser.process, context.anchor
         tau = torch.tensor(self.tau, dtype=torch.float64)
         path = _Path(process, x_t, t, s, self.tau, rng)
-        count, length = state.kept or (torch.zeros(()), torch.full((len(x_t),), self.first))
-        halvings = torch.log2(path.length / length.double()).ceil().clamp(0, DEPTH)
-        size = (WHOLE / 2**halvings).long()
+        whole = torch.full((len(x_t),), self.longest, dtype=torch.float64)
+        count, length = state.kept or (torch.zeros(()), whole)
+        size, top = path.width(length), path.width(whole)
         at = torch.zeros_like(size)
-        x, x_hat, known = x_t, torch.zeros_like(x_t), torch.zeros_like(size, dtype=torch.bool)
+        x, x_hat, seen = x_t, x_t, -1
         while bool((at < WHOLE).any()):
             here = int(at[at < WHOLE].min())
             width = int(size[at == here].max())
             rows = (at == here) & (size == width)
             a, b = path.time(here), path.time(here + width)
-            if bool((rows & ~known).any()):
-                x_hat = _where(at == here, denoiser(x, a, context), x_hat)
-                known, count = known | (at == here), count + 1
+            if here != seen:  # the last rows go first, so all that pass here are here now
+                x_hat, seen, count = denoiser(x, a, context), here, count + 1
             z = path.noise(here, here + width)
             guess = adams(process, x, a, b, [x_hat], [a], tau, z, m)
             there = denoiser(_where(rows, guess, x), b, context)
@@ -116,10 +119,10 @@ class Adaptive(Solver):
             error = self._error(process, x, guess, better, a, b, m)
             taken = rows & ((error <= 1) | (width == 1))
             x = _where(taken, better, x)
-            at, known = at + width * taken, known & ~taken
+            at = at + width * taken
             longer = taken & (error < GROW) & (at % (2 * width) == 0) & (at + 2 * width <= WHOLE)
             # at the end of the step the next one decides what fits
-            longer |= taken & (error < GROW) & (at == WHOLE)
+            longer = (longer | (taken & (error < GROW) & (at == WHOLE))) & (2 * size <= top)
             size = torch.where(longer, 2 * size, torch.where(rows & ~taken, size // 2, size))
             path.forget(here)
         return x, History(kept=(count, path.length * size / WHOLE))
@@ -163,6 +166,11 @@ class _Path:
         self.length = self.log_kappa - process.kappa(s).log()
         self.tau = tau
         self._known: dict[int, Tensor] = {0: torch.zeros_like(like)}
+
+    def width(self, length: Tensor) -> Tensor:
+        """The widest positions within ``length`` (B,) in log kappa: powers of two, (B,)."""
+        halvings = torch.log2(self.length / length) - EVEN
+        return (WHOLE / 2 ** halvings.ceil().clamp(0, DEPTH)).long()
 
     def time(self, position: int) -> Tensor:
         if position in (0, WHOLE):

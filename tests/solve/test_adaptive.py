@@ -61,17 +61,18 @@ def test_the_error_falls_with_the_tolerance(tau: float, process: Process) -> Non
     denoiser = Counting(Gaussian(torch.tensor(0.4, dtype=DOUBLE), PRIOR, process))
     reference, _ = descend(denoiser, Adaptive(2e-3, 2e-3, tau), members)
     errors, counts = [], []
-    for tolerance in (0.5, 0.05, 0.01):
+    for tolerance in (0.1, 0.025, 0.006):
         denoiser.calls = 0
         x, count = descend(denoiser, Adaptive(tolerance, tolerance, tau), members)
         assert int(count) == denoiser.calls
         errors.append(float((x - reference).square().mean().sqrt()))
         counts.append(denoiser.calls)
-    assert errors[1] < 0.6 * errors[0] and errors[2] < 0.5 * errors[1]
+    assert errors[1] < 0.75 * errors[0] and errors[2] < 0.5 * errors[1]
     assert counts[0] < counts[1] < counts[2]
 
 
 def test_the_flow_without_noise_is_the_exact_one() -> None:
+    """The first step tried is far too long: it takes rejections to get there."""
     denoiser = Gaussian(torch.tensor(0.4, dtype=DOUBLE), PRIOR, VP(MATERN, CLOCK))
     times = denoiser.process.times(2)
     rng = Streams.of(0, 4)
@@ -79,7 +80,7 @@ def test_the_flow_without_noise_is_the_exact_one() -> None:
     exact = denoiser.flow(x, times[0], times[1])
     gaps = []
     for tolerance in (0.1, 0.01, 0.001):
-        found, _ = descend(denoiser, Adaptive(tolerance, tolerance, 0.0), [0, 1, 2, 3])
+        found, _ = descend(denoiser, Adaptive(tolerance, tolerance, 0.0, longest=2.0), [0, 1, 2, 3])
         gaps.append(float((found - exact).norm() / exact.norm()))
     assert gaps[0] > 2 * gaps[1] > 4 * gaps[2] and gaps[2] < 0.02
 
@@ -131,7 +132,7 @@ def test_bad_tolerances_and_processes_are_refused() -> None:
     for atol, rtol in ((0.0, 0.0), (-0.1, 0.1), (0.1, -1.0), (math.nan, 0.1), (0.1, math.inf)):
         with pytest.raises(InputError, match="atol"):
             Adaptive(atol, rtol)
-    for wrong in ({"tau": -1.0}, {"tau": math.inf}, {"first": 0.0}):
+    for wrong in ({"tau": -1.0}, {"tau": math.inf}, {"longest": 0.0}, {"longest": 3.0}):
         with pytest.raises(InputError, match="tau"):
             Adaptive(**wrong)
     clocked = Clocked(VE(clock=CLOCK), torch.rand(1, N, dtype=DOUBLE))
