@@ -123,11 +123,15 @@ def test_the_density_is_the_same_under_every_process(process: Process) -> None:
 
 
 @pytest.mark.parametrize(
-    ("solver", "order"),
-    [(Euler(), 1), (Multistep(), 2), (Heun(), 2), (Singlestep(3), 3)],
+    ("solver", "order", "noise"),
+    [
+        (Euler(), 1, White()),
+        (Multistep(), 2, ROUGH),
+        (Heun(), 2, White()),
+        (Singlestep(3), 3, ROUGH),
+    ],
     ids=["Euler", "Multistep", "Heun", "Singlestep"],
 )
-@pytest.mark.parametrize("noise", [White(), ROUGH], ids=["white", "matern"])
 def test_the_error_has_the_order_of_the_solver(
     solver: Solver, order: int, noise: Covariance
 ) -> None:
