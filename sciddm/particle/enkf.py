@@ -137,24 +137,27 @@ class EnKG(Denoiser):
     @torch.no_grad()
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         x_hat = self.prior(x_t, t, context)
-        weight, spread = self.weights(x_hat)
-        length = weight.norm().clamp_min(torch.finfo(weight.dtype).tiny)
-        return x_hat + self.zeta * (weight / length @ spread).view_as(x_hat)
+        pull, about = self._factors(x_hat)
+        # |pull about^T|, without the (B, B) weights
+        square = ((pull.T @ pull) * (about.T @ about)).sum()
+        step = self.zeta * len(x_hat) / square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+        return x_hat + step.to(x_hat) * self.direction(x_hat)
 
     def direction(self, x_hat: Tensor) -> Tensor:
         """The move before it is scaled, (B, C, *grid)."""
-        weight, spread = self.weights(x_hat)
-        return (weight @ spread).view_as(x_hat)
+        pull, about = self._factors(x_hat)
+        spread = (x_hat - x_hat.mean(0)).flatten(1)
+        cross = about.T.to(spread) @ spread / len(x_hat)
+        return (pull.to(spread) @ cross).view_as(x_hat)
 
-    def weights(self, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, B) weights of the members' deviations in each member's move, and those deviations."""
+    def _factors(self, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """R^{-1} (y - G(x_hat)) and G(x_hat) - mean, (B, n), float64: member j gives member i the
+        weight of their product over B."""
         _enough(x_hat)
         values = self.observation.value(x_hat)
         gap = (self.observation.y.to(values) - values).double()
-        scaled = torch.linalg.solve(self.observation.covariance, gap.T)  # (n, B)
-        about = (values - values.mean(0)).double()
-        weight = (about @ scaled).T / len(x_hat)
-        return weight.to(x_hat), (x_hat - x_hat.mean(0)).flatten(1)
+        pull = torch.linalg.solve(self.observation.covariance, gap.T).T
+        return pull, (values - values.mean(0)).double()
 
 
 def _enough(x: Tensor) -> None:

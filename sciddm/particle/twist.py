@@ -29,6 +29,10 @@ two densities of y, by Bayes' rule in the local model X ~ N(x_hat, V), y ~ N(A X
 so neither V nor the noise covariance C is ever inverted: only (n, n) systems, n the number of
 observations. For a Gaussian prior and a linear operator all weights are equal.
 
+`Matched` and `Ancestral` propose where a linearisation leads. A second mode of the posterior that
+no particle's linearisation reaches (y = x^2 seen with a small error) is missed by any cloud of a
+size that one can afford, and no figure of the cloud tells. `Reweighted` is blind and finds it.
+
 References
 ----------
 Wu, Trippe, Naesseth, Blei, Cunningham. Practical and asymptotically exact conditional sampling in
@@ -147,7 +151,7 @@ class Matched(Twist):
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _one_set_ofobserve(self.observation)
+        _gaussian_values(self.observation)
         if not 0 <= self.caution < math.inf:
             raise InputError(f"Got a caution of {self.caution}; expected a number from 0.")
         if self.law.process.noise != self.prior.process.noise:
@@ -270,7 +274,7 @@ class Ancestral(Twist):
     observation: Observation
 
     def __post_init__(self) -> None:
-        _one_set_ofobserve(self.observation)
+        _gaussian_values(self.observation)
 
     def start(self, like: Tensor, t: Tensor, context: Context, rng: Streams) -> tuple[View, Tensor]:
         x = noised(self.prior.process, torch.zeros_like(like), t, context.anchor, rng)
@@ -329,7 +333,8 @@ class Reweighted(Twist):
 
     Parameters
     ----------
-    prior : any denoiser. potential : log g, fields (B, C, *grid) -> (B,); -inf is allowed.
+    prior : any denoiser. potential : log g, fields (B, C, *grid) -> (B,). -inf, a hard constraint,
+        counts at the clean field alone: a guess of zero would kill particles that may come back.
     law : as for `Matched`, or None for the ancestral transition.
     onset : noise level at which half of log g counts; psi = g(x_hat)^(1 / (1 + (kappa / onset)^2)).
     """
@@ -359,19 +364,20 @@ class Reweighted(Twist):
         if self.law is not None:
             jump = jump + share * draw(self.law, view.x, t, rng.at("clean", rng.step))
         ahead = self._view(centre + jump, s, context)
-        return ahead, _difference(ahead.log_psi, view.log_psi)
+        return ahead, ahead.log_psi - view.log_psi
 
     def finish(self, view: View, t: Tensor, rng: Streams) -> tuple[Tensor, Tensor]:
         x = view.x_hat
         if self.law is not None:
             x = x + draw(self.law, x, t, rng.at("clean", rng.step))
-        return x, _difference(self._log(x), view.log_psi)
+        return x, self._log(x) - view.log_psi
 
     def _view(self, x: Tensor, t: Tensor, context: Context) -> View:
         x_hat = self.prior(x, t, context)
         share = 1 / (1 + (self.prior.process.kappa(t) / self.onset) ** 2)
+        log_psi = share.to(x.device) * self._log(x_hat).nan_to_num(neginf=0.0)
         none = x.new_zeros(len(x), 0)
-        return View(x, x_hat, share.to(x.device) * self._log(x_hat), none, none, none, none)
+        return View(x, x_hat, log_psi, none, none, none, none)
 
     def _log(self, x: Tensor) -> Tensor:
         value = self.potential(x).double()
@@ -383,12 +389,7 @@ class Reweighted(Twist):
         return value
 
 
-def _difference(after: Tensor, before: Tensor) -> Tensor:
-    """after - before; a particle without weight keeps none."""
-    return torch.where(before == -math.inf, before, after - before)
-
-
-def _one_set_ofobserve(observation: Observation) -> None:
+def _gaussian_values(observation: Observation) -> None:
     if observation.y.ndim != 1:
         raise InputError(
             f"Got values of shape {tuple(observation.y.shape)}; a cloud of particles belongs to "
