@@ -158,7 +158,7 @@ def law_of_default(problem: Problem, steps: int = 32) -> dict[str, float]:
 
 def run(report: Report, quick: bool) -> None:
     """At most 2 minutes with ``quick`` on one core, 20 without."""
-    fields, members = (4, 20) if quick else (8, 32)
+    fields, members = (4 if quick else 8), 20
     for inverse in (True, False):
         what = "inverse" if inverse else "forward"
         problem = make(32, 125, 1e-3, inverse, fields)
