@@ -136,8 +136,8 @@ def test_the_evidence_has_no_bias_and_broken_weights_are_seen() -> None:
     """Clouds of eight, an operator that bends: exp(log evidence) is right on average."""
     total, _, _ = quadrature(BENT.log_prob)
     twists = Matched(ONE, BENT, ONE, caution=0), Reweighted(ONE, BENT.log_prob, ONE)
-    for twist in twists:
-        clouds = [draw(twist, 8, 100 * k, steps=3) for k in range(100)]
+    for twist, count in zip(twists, (8, 100), strict=True):
+        clouds = [draw(twist, count, 1000 * k, steps=3) for k in range(100)]
         mean, error = means(clouds, lambda c: math.exp(c.log_evidence) / total)
         assert abs(mean - 1) < 4 * error < 0.6
     clouds = [draw(Broken(twists[0]), 8, 100 * k, steps=3) for k in range(40)]
@@ -165,7 +165,7 @@ def test_a_nonlinear_operator_is_exact_as_the_cloud_grows(caution: float) -> Non
 def test_a_mode_that_no_linearisation_reaches() -> None:
     """Found by blind proposals; missed by the one that follows a mode, as its page says."""
     truth = quadrature(FOLDED.log_prob)
-    close([draw(Reweighted(ONE, FOLDED.log_prob, ONE), 900, 1000 * k) for k in range(8)], truth)
+    close([draw(Reweighted(ONE, FOLDED.log_prob, ONE), 2500, 3000 * k) for k in range(8)], truth)
     assert float(draw(Matched(ONE, FOLDED, ONE), 600).mean) > truth[1] + 0.1
 
 
