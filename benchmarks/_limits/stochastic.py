@@ -15,6 +15,8 @@ from _limits.solvers import PROBLEMS, Impulses, distance, flow, output, spectrum
 from sciddm.basis import Cosine
 from sciddm.covariance import Covariance, Matern, Spectral, White
 from sciddm.denoise import Context, Denoiser, Gaussian
+from sciddm.guide import Conditioned, linear_posterior
+from sciddm.observe import Observation, points
 from sciddm.process import VE, VP, Bridge, Flow, LogLinear, MeanReverting, Process, SubVP
 from sciddm.random import Streams
 from sciddm.sde import Integrated, Scheme
@@ -281,9 +283,69 @@ def tolerance(report: Report, quick: bool) -> None:
     report.claim("adaptive, ancestral evaluations over its own at equal error", saved, 2, math.inf)
 
 
+class Units(Impulses):
+    """Every address that is asked for has as many rows as a draw has values."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        size = like[0].numel()
+        first = self.rows.setdefault((self.purpose, self.step), self.rows[END])
+        self.rows[END] = max(self.rows[END], first + size)
+        out = torch.zeros(len(like), size, dtype=like.dtype)
+        if first + size <= len(like):
+            out[first : first + size] = torch.eye(size, dtype=like.dtype)
+        return out.view_as(like)
+
+
+END = ("end", 0)
+"""The key under which `Units` keeps how many rows there are."""
+
+
+def posterior(report: Report) -> None:
+    """Twelve sensors in a 10 x 10 field: mean and covariance of all draws, exactly."""
+    prior = Spectral(Matern(0.35, 1.5, 1.2), (1.0, 1.0), Cosine())
+    process, shape, size = VP(clock=LogLinear(0.01, 300.0)), (1, 10, 10), 100
+    gaussian = Gaussian(torch.zeros((), dtype=DOUBLE), prior, process)
+    position = 9 * torch.rand(12, 2, generator=torch.manual_seed(5), dtype=DOUBLE)
+    operator = points([0] * 12, position, shape[1:])
+    y = torch.randn(12, generator=torch.manual_seed(6), dtype=DOUBLE)
+    observation = Observation(y, operator, torch.tensor(0.15**2, dtype=DOUBLE))
+    mean, _, variance = linear_posterior(gaussian, observation, torch.zeros(1, *shape).double())
+    denoiser = Conditioned(gaussian, observation, gaussian)
+    std, printed, worst = variance.sqrt().flatten(), [], 0.0
+    solvers = ("Euler(1)", "SA P3C3, tau 1", "ExtendedReverse(3)", "Matched()")
+    for label, solver in {**{k: TABLE[k] for k in solvers}, "Multistep()": Multistep()}.items():
+        line: dict[str, object] = {"solver": label}
+        start = perf_counter()
+        for steps in (2, 5, 10, 20):
+            times = process.times(steps)
+            sigma = process.coefficients(times[0])[2]
+            first = torch.cat([torch.zeros(1, size), torch.eye(size)]).double().view(-1, *shape)
+            rows = {END: size + 1}
+            for _ in range(2):  # the first pass learns how many impulses there are
+                x = torch.zeros(rows[END], *shape, dtype=DOUBLE)
+                x[: size + 1] = sigma * first
+                rng = Units(0, (), (), rows=rows)
+                *_, last = trajectory(denoiser, x, times, Context(), solver, rng)
+            moved = (last[1:] - last[:1]).flatten(1)
+            ratio = moved.square().sum(0).sqrt() / std
+            line[f"s.d. ratio, {steps}"] = float(ratio.square().mean().sqrt())
+            gap = (last[0] - mean[0]).flatten() / std
+            line[f"mean, {steps}"] = float(gap.square().mean().sqrt())
+            if label == "Matched()":
+                worst = max(worst, float((ratio - 1).abs().max()), float(gap.abs().max()))
+        printed.append(line | {"seconds": perf_counter() - start})
+    printed.append({"solver": "exact"} | {k: float("mean" not in k) for k in list(line)[1:]})
+    report.table(
+        "Posterior at 2 to 20 evaluations: s.d. over the exact, distance of the mean in s.d.",
+        printed,
+    )
+    report.claim("matched steps, worst error of a posterior value in s.d.", worst, 0, 0.02)
+
+
 def run(report: Report, quick: bool) -> None:
     """Add the tables and claims of the stochastic solvers."""
     table(report)
     orders(report, quick)
     forgetting(report)
     tolerance(report, quick)
+    posterior(report)
