@@ -5,10 +5,11 @@ authors run on x_s after the solver's step; `REDDiff` is a sampler of its own.
 """
 
 from sciddm.guide.dps import DPS
-from sciddm.guide.event import Event, EventProbability, Exceeds, event_probability
+from sciddm.guide.event import Event, Exceeds
 from sciddm.guide.free import Blind, ClassifierFree
 from sciddm.guide.mmps import MMPS
 from sciddm.guide.moments import Conditioned, linear_posterior
+from sciddm.guide.probability import EventProbability, event_probability
 from sciddm.guide.project import HardProjection, ReSample
 from sciddm.guide.pseudo import PiGDM, PiGDMLoop
 from sciddm.guide.published import DiffusionPDELoop, DPSLoop, FunDPSLoop
