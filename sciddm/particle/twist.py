@@ -337,12 +337,13 @@ class Reweighted(Twist):
         counts at the clean field alone: a guess of zero would kill particles that may come back.
     law : as for `Matched`, or None for the ancestral transition.
     onset : noise level at which half of log g counts; psi = g(x_hat)^(1 / (1 + (kappa / onset)^2)).
+        Too high for a sharp g, and particles die that x_hat alone speaks against; lower is safer.
     """
 
     prior: Denoiser
     potential: Callable[[Tensor], Tensor]
     law: Gaussian | None = None
-    onset: float = 1.0
+    onset: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 < self.onset < math.inf:

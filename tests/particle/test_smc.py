@@ -165,7 +165,8 @@ def test_a_nonlinear_operator_is_exact_as_the_cloud_grows(caution: float) -> Non
 def test_a_mode_that_no_linearisation_reaches() -> None:
     """Found by blind proposals; missed by the one that follows a mode, as its page says."""
     truth = quadrature(FOLDED.log_prob)
-    close([draw(Reweighted(ONE, FOLDED.log_prob, ONE), 2500, 3000 * k) for k in range(8)], truth)
+    blind = Reweighted(ONE, FOLDED.log_prob, ONE, onset=0.15)
+    close([draw(blind, 4000, 4000 * k) for k in range(8)], truth)
     assert float(draw(Matched(ONE, FOLDED, ONE), 600).mean) > truth[1] + 0.1
 
 
