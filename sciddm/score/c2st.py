@@ -46,7 +46,7 @@ def c2st(
     variable (join them with ``.to_dataarray()`` to test them together). The two sides count alike
     whatever their numbers of draws. Draws must be independent: members of one case, or one member
     from each of many cases beside the truths (then give the condition as further coordinates, or
-    subtract what it predicts).
+    subtract what it predicts; sides of equal length are held out pair by pair).
 
     Args:
         a, b: ``(dim, *dims)`` on the same points, at least 20 draws each; gaps alike in all.
@@ -128,6 +128,8 @@ def _accuracy(
     """Balanced share of held-out draws that are told right; a draw on the fence counts half."""
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 3])))
     parts = [rng.permutation(len(x)) % folds for x in (first, second)]
+    if len(first) == len(second):  # what is paired (one condition, two draws) stays together
+        parts[1] = parts[0]
     right: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for fold in range(folds):
         train = [x[p != fold] for x, p in zip((first, second), parts, strict=True)]

@@ -42,6 +42,20 @@ def test_one_law_is_not_told_apart(size: int) -> None:
     assert sum(map(flagged, results)) <= 2
 
 
+def test_pairs_of_one_condition_are_held_out_together() -> None:
+    """A draw whose twin of the other side is in training would be taken for its twin."""
+    accuracy = []
+    for k in range(10):
+        rng = np.random.default_rng(k)
+        y = rng.normal(size=(150, 12))
+        a, b = (
+            xr.DataArray(np.hstack([rng.normal(size=(150, 1)), y]), dims=("case", "x"))
+            for _ in range(2)
+        )
+        accuracy.append(float(score.c2st(a, b, "case", components=13)))
+    assert abs(np.mean(accuracy) - 0.5) < 0.03
+
+
 @pytest.mark.parametrize(
     ("width", "shift"), [(0.7, 0.0), (1.4, 0.0), (1.0, 0.5)], ids=["narrow", "wide", "shifted"]
 )
