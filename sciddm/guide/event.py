@@ -34,7 +34,7 @@ from sciddm.observe.operators import Function
 from sciddm.observe.tilted import hazard
 from sciddm.random import Streams
 
-CLOUD = 16
+CLOUD = 32
 """Pairs of opposite draws that match the moments of a function that is not affine."""
 
 

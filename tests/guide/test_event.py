@@ -149,10 +149,10 @@ def test_a_function_that_bends(name: str) -> None:
     x = torch.randn(200_000, TIMES, generator=torch.manual_seed(0), dtype=DOUBLE)
     values = function((x @ torch.linalg.cholesky(OU(ONE)[:, 0]).T)[:, None])
     event = Event(function, float(values.quantile(0.99)))
-    found = event_probability(prior, event, prior, LIKE, Streams.of(0, 256), steps=40)
+    found = event_probability(prior, event, prior, LIKE, Streams.of(0, 256), steps=30)
     assert found.effective > 30
     assert abs(found.probability - 0.01) < 4 * (found.standard_error**2 + 0.0002**2) ** 0.5
-    drawn = Diffusion(Exceeds(prior, event, prior), Multistep(), 40)(
+    drawn = Diffusion(Exceeds(prior, event, prior), Multistep(), 24)(
         (64, 1, TIMES), Context(), Streams.of(1, 64)
     )
     assert float(event.happens(drawn).double().mean()) > 0.95
