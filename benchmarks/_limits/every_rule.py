@@ -334,7 +334,7 @@ def quick_rules() -> list[Rule]:
         sda(1.0, 100),
         *pigdm(50),
         rule("TMPD, row sums", lambda p: TMPD(p.prior, p.observation), 50, products=2),
-        *hardly(50),
+        *hardly(25),
         red_diff(100),
         fundps(200),
         diffusion_pde(500, 4.0),
