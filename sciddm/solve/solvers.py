@@ -1,13 +1,21 @@
 """Solvers: values that hold numbers and no model, each a few lines on the one kernel.
 
-========================  =====  ==================  ===========================================
-solver                    order  evaluations a step  expect
-========================  =====  ==================  ===========================================
-`Euler(eta=0)`            1      1                   narrows the spread below 100 steps
-`Euler(eta=1)`            1      1                   ancestral; narrower still, forgets its errors
-`Heun`                    2      2                   breaks below 20 evaluations when guided
-`Multistep` (default)     2      1                   spread within a few per cent from 20 on
-========================  =====  ==================  ===========================================
+=========================  ==========  ===========  =============================================
+solver                     order       evaluations  expect (guided, on an even grid in log kappa)
+=========================  ==========  ===========  =============================================
+`Euler(eta=0)`             1           1 a step     spread 0.83 of the exact one at 20 evaluations
+`Euler(eta=1)`             1           1 a step     ancestral; narrower still, forgets its errors
+`Heun`                     2           2 a step     breaks below 20 evaluations: 1.45
+`Singlestep(n)`            n = 1 to 3  n a step     1.05; for long runs to a high order
+`Multistep` (default)      2, or 1, 3  1 a step     1.03, and 1.03 at 10
+`Adams(3)`, `Adams(4)`     3, 4        1 a step     0.99, 1.00; 0.92, 0.97 at 10
+`Adams(corrector=n)`       up to n     1 a step     1.02; at 10 it magnifies a network's errors
+`Adams(GaussianForm(b))`   points      1 a step     without guidance: exact where b is the law
+`HeavyBall(dial)`          rounded up  1 a step     bounded under strong guidance, at low dials
+=========================  ==========  ===========  =============================================
+
+The figures are those of `benchmarks/limits.py`, Poisson inverse with the exact prior. Stochastic
+solvers are in `sciddm.solve.stochastic`.
 
 References
 ----------
@@ -43,7 +51,8 @@ from sciddm.solve.kernel import transition
 
 
 class History(NamedTuple):
-    """What a multistep solver remembers, newest first: clean estimates and their times.
+    """What a multistep solver remembers, newest first: clean estimates, or what its form makes of
+    them, and their times.
 
     ``kept`` is for what else a solver needs of its last step (the field it left, its noise).
     """
