@@ -20,7 +20,7 @@ solver                   weak order  evaluations  W2 at 10, 20,   expect
 `StochasticAdams()`      2           1            28, 2.4, 0.42   too wide below 20
 `ExtendedReverse()`      2           1            13, 1.7, 0.40   the steadiest at few evaluations
 `Langevin(Euler())`      1 to 2      2            44, 22, 8.5     keeps the law at every level
-`Matched()`              exact       1            all 0.39        needs Cov[X | x_t]; else a floor
+`Matched()`              exact       1            all 0.39        needs Cov[X | x_t]; no step error
 `Restart(Multistep())`   2           by rounds    -               forgets errors made above it
 `Adaptive()`             2           2 and more   -               2.7 times fewer than ancestral
 =======================  ==========  ===========  ==============  ================================
