@@ -237,6 +237,7 @@ class GaussianForm(Form):
 
         def weight(node: int) -> Callable[[Tensor, Tensor], Tensor]:
             def f(p: Tensor, c: Tensor) -> Tensor:
+                p, c = p.cpu(), c.cpu()  # the weights are small and made beside the times
                 inner = span.integrals(
                     len(values), lambda k: 1 / (p + k**2 * c), extra=max(p.ndim, c.ndim)
                 )
