@@ -78,15 +78,15 @@ class Early:
             return base.flow(x, high, t, anchor)
         if (
             len(guided) > 1
-            or not isinstance(guided[0], Guided)
-            or not guided[0].observation.operator.affine(like[:1])
+            or not isinstance(denoiser, Guided)
+            or not denoiser.observation.operator.affine(like[:1])
         ):
             raise InputError(
                 f"Got {' around '.join(type(m).__name__ for m in guided)} after an early phase, "
                 "which knows the posterior of one linear observation only; use guide.Conditioned, "
                 "or early=None."
             )
-        x = _posterior(base, guided[0].observation, like, rng).to(like)
+        x = _posterior(base, denoiser.observation, like, rng).to(like)
         alpha, beta, sigma = (c.to(x) for c in process.coefficients(t))
         return shift(alpha * x + sigma * process.noise.sample(x, rng.at("start")), beta, anchor)
 

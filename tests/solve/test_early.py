@@ -14,7 +14,7 @@ from sciddm.basis import Cosine
 from sciddm.covariance import LowRank, Matern, Spectral, White
 from sciddm.denoise import Context, Gaussian, Mixture
 from sciddm.errors import InputError
-from sciddm.guide import DPS, Conditioned
+from sciddm.guide import DPS, ClassifierFree, Conditioned
 from sciddm.observe import Function, Observation, points
 from sciddm.process import VE, VP, LogLinear, MeanReverting, Process
 from sciddm.random import Streams
@@ -174,6 +174,7 @@ def test_what_it_cannot_follow_is_refused() -> None:
         DPS(gaussian, OBSERVATION, 0.5),
         Conditioned(Conditioned(gaussian, OBSERVATION, gaussian), OBSERVATION, gaussian),
         Conditioned(gaussian, curved, gaussian),
+        ClassifierFree(Conditioned(gaussian, OBSERVATION, gaussian), gaussian, 3.0),
     ):
         sampler = Diffusion(guided, Multistep(), 6, early=Early(gaussian, 3.0))
         with pytest.raises(InputError, match="early"):
