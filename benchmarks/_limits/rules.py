@@ -24,6 +24,7 @@ from _limits.every_rule import (
     default,
     even,
     fine_rules,
+    in_fields,
     in_modes,
     quick_rules,
     small_rules,
@@ -156,9 +157,26 @@ def law_of_default(problem: Problem, steps: int = 32) -> dict[str, float]:
     return {"distance": float(away), "sd": float(ratio), "crps": float(crps / floor)}
 
 
+def modes_and_fields() -> float:
+    """Largest difference of draws from the same noise, posed in modes and in fields."""
+    problem = make(8, 12, 1e-2, True, 2)
+    posed = in_modes(problem, 2), in_fields(problem, 2)
+    z = Streams.of(1, 4).normal(posed[1].like)
+    modes = problem.law.modes.flatten(1)
+    drawn = []
+    for p, noise in zip(posed, ((z.flatten(1) @ modes.T)[:, None], z), strict=True):
+        guided = conditioned(p)
+        times = even(guided.process, 12)
+        start = guided.process.kappa(times[0]) * noise
+        *_, x = trajectory(guided, start, times, Context(), Multistep())
+        drawn.append(problem.wanted(x))
+    return float((drawn[0] - drawn[1]).abs().max())
+
+
 def run(report: Report, quick: bool) -> None:
     """At most 2 minutes with ``quick`` on one core, 20 without."""
     fields, members = (4 if quick else 8), 20
+    report.claim("the same draws in modes and in fields", modes_and_fields(), 0, 1e-9)
     for inverse in (True, False):
         what = "inverse" if inverse else "forward"
         problem = make(32, 125, 1e-3, inverse, fields)
