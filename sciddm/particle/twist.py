@@ -20,9 +20,9 @@ twist         transition of the prior                    proposal
 number of steps. `Ancestral` has the exact law only as the steps become many.
 
 psi_t(x_t) is N(y; A x_hat, A V A^T + R), A the operator, linearised where it is not linear: about
-x_hat by `Ancestral`, about the mode of p(x | x_t, y) by `Matched`, whose R is enlarged by what the
-linearisation misses. There the ratio p / q is one of
-two densities of y, by Bayes' rule in the local model X ~ N(x_hat, V), y ~ N(A X, R),
+x_hat by `Ancestral`, about the mode of p(x | x_t, y) by `Matched`, which enlarges R by what the
+linearisation misses. Its ratio p / q is one of two densities of y, by Bayes' rule in the local
+model X ~ N(x_hat, V), y ~ N(A X, R),
 
     p(x_s | x_t) / q(x_s | x_t) = p(y | x_t) / p(y | x_s, x_t),
 

@@ -230,6 +230,17 @@ def test_the_ancestral_law_is_reached_as_steps_grow() -> None:
     assert float(clouds[1].variance) == pytest.approx(variance, rel=0.15)
 
 
+def test_two_twists_of_one_transition_agree() -> None:
+    """At few steps, ending far from clean: guided and blind proposals weigh the same path law."""
+    line = value(lambda x: 2 * x, 1.5, 0.5)
+    found = []
+    for twist in (Ancestral(ONE, line), Reweighted(ONE, line.log_prob)):
+        clouds = [draw(twist, 500, 1000 * k, steps=6, kappa_min=1.0) for k in range(12)]
+        found.append([means(clouds, of) for of in (lambda c: c.log_evidence, lambda c: c.mean)])
+    for (a, low), (b, high) in zip(*found, strict=True):
+        assert abs(a - b) < 4.5 * math.hypot(low, high) < 0.4
+
+
 def test_systematic_resampling() -> None:
     """Every particle comes floor(B w) or ceil(B w) times, B w on average."""
     weight = torch.softmax(torch.randn(40, generator=torch.manual_seed(0), dtype=DOUBLE), 0)
