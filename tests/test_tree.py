@@ -39,7 +39,8 @@ CLASSES: dict[str, type] = {
         Holder, basis.Periodic, Cosine, basis.Sine, covariance.White, Spectral, LowRank, Matern,
         PowerLaw, Tabulated, ZeroMean, VE, VP, process.Flow, Clocked, LogLinear, LinearSigma,
         Gaussian, Mixture, Preconditioned, denoise.CrossFitted, Calibrated, Scaled, Diffusion,
-        Euler, solve.Heun, solve.Multistep, SpectralOperator,
+        Euler, solve.Heun, solve.Multistep, solve.LogKappa, solve.NoiseForm, solve.InKappa,
+        SpectralOperator,
     )
 }  # fmt: skip
 
