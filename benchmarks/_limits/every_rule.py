@@ -224,13 +224,11 @@ def enkg(steps: int) -> Rule:
     return Rule(f"EnKG, zeta 1, {steps}", by_field(draw), steps)
 
 
-def mmps(iterations: int, steps: int, solver: Solver = ANCESTRAL) -> Rule:
-    name = f"MMPS, {iterations} CG iterations, {type(solver).__name__}"
+def mmps(iterations: int, steps: int) -> Rule:
     return rule(
-        name,
+        f"MMPS, {iterations} CG iterations, ancestral",
         lambda p: MMPS(p.prior, p.observation, iterations),
         steps,
-        solver,
         products=2 * (iterations + 1),
     )
 
