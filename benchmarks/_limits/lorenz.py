@@ -189,7 +189,7 @@ def laplace(case: Case, members: int) -> Answer:
 
 
 def run(report: Report, quick: bool) -> None:
-    seeds, particles, steps = (range(4), 2000, 14) if quick else (range(10), 8000, 20)
+    seeds, particles, steps = (range(6), 2000, 14) if quick else (range(10), 8000, 20)
     members = 128 if quick else 1024
     table: dict[str, list[Answer]] = {}
     cases = [prepare(seed) for seed in seeds]
