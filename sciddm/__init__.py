@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sciddm.errors import InputError, RunError
     from sciddm.facade import generate, krige, recover
     from sciddm.model import Model, load
+    from sciddm.probability import exceedance, log_prob
     from sciddm.task import Observed, Task, View
 
 __version__ = "0.1.0"
@@ -41,9 +42,11 @@ _HOME = {
     "RunError": "errors",
     "Task": "task",
     "View": "task",
+    "exceedance": "probability",
     "generate": "facade",
     "krige": "facade",
     "load": "model",
+    "log_prob": "probability",
     "recover": "facade",
 }
 _MODULES = ("ensemble", "plot", "score")
@@ -57,9 +60,11 @@ __all__ = [
     "Task",
     "View",
     "ensemble",
+    "exceedance",
     "generate",
     "krige",
     "load",
+    "log_prob",
     "plot",
     "recover",
     "score",

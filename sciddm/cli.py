@@ -81,11 +81,30 @@ def _parser() -> argparse.ArgumentParser:
     recover.add_argument("seen", help="observations: a table (CSV, NetCDF) or gridded values")
     recover.add_argument("--std", type=_error, help="their standard error, unless the table has it")
     recover.add_argument("--variable", metavar="NAME", help="which variable was observed")
+    recover.add_argument("--rule", metavar="NAME", help="guidance, see docs/choose.md [the best]")
     _ensemble(recover)
 
     generate = _verb(known, "generate", verbs.generate, "draw from the prior")
     generate.add_argument("model", help="the folder of a saved model")
     _ensemble(generate)
+
+    exceed = _verb(known, "exceed", verbs.exceed, "the probability of passing thresholds")
+    exceed.add_argument("model", help="the folder of a saved model")
+    exceed.add_argument("thresholds", help="a table (CSV, NetCDF) of places and thresholds")
+    exceed.add_argument("--variable", metavar="NAME", help="which variable is meant")
+    exceed.add_argument("--below", action="store_true", help="below at any place, not above")
+    exceed.add_argument("-o", "--out", metavar="OUT.zarr", help="where the draws go, if anywhere")
+    exceed.add_argument("--steps", type=_count, default=32, help="evaluations a path [32]")
+    exceed.add_argument("--members", type=_count, default=256, help="weighed paths [256]")
+    exceed.add_argument("--seed", type=_index, default=0, help="[0]")
+    _replacing(exceed)
+
+    density = _verb(known, "density", verbs.density, "log density of fields under a model")
+    density.add_argument("model", help="the folder of a saved model")
+    density.add_argument("fields", help="a store or file that holds the model's variables")
+    density.add_argument("--probes", type=_count, default=16, help="of the trace [16]")
+    density.add_argument("--steps", type=_count, default=64, help="of the flow [64]")
+    density.add_argument("--seed", type=_index, default=0, help="[0]")
 
     score = _verb(known, "score", verbs.score, "an ensemble against the truth")
     score.add_argument("ensemble", help="a store with a dim 'member'")
@@ -138,6 +157,7 @@ def _drawing(parser: argparse.ArgumentParser) -> None:
 def _ensemble(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", required=True, metavar="OUT.zarr", help="where it goes")
     parser.add_argument("--steps", type=_count, help="steps of the solver [the model's own]")
+    parser.add_argument("--solver", metavar="NAME", help="see docs/choose.md [the model's own]")
     _drawing(parser)
 
 

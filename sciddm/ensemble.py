@@ -23,7 +23,7 @@ from sciddm.data import store as stores
 from sciddm.data.manifest import plain_bytes
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.errors import InputError, RunError
-from sciddm.guide import MMPS, Conditioned
+from sciddm.guide import MMPS, Conditioned, prior_fits
 from sciddm.guide.moments import kalman_gain
 from sciddm.model import Model
 from sciddm.observe import Observation
@@ -140,7 +140,7 @@ class Guided:
         if self.rule is not None:
             return self.rule(prior, observation)
         if moments is None:
-            return MMPS(prior, observation)
+            return MMPS(prior, observation, moments=self.model.gaussian)
         if self._last is not None and self._last[1].observation is observation:
             return self._last[1]
         rows = observation.operator.rows(self.blank[:1])
@@ -298,7 +298,7 @@ def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
     for name, attrs in model.codec.variables.items():
         blank = np.broadcast_to(np.float32(0), shape)
         ds[name] = ((*lead, *model.codec.grid.dims), blank, dict(attrs))
-    return ds.assign_attrs(_attrs(job, model))
+    return ds.assign_attrs(_attrs(job, model) | _surprise(job, model))
 
 
 def _assemble(job: Job, blocks: list[Block]) -> xr.Dataset:
@@ -317,7 +317,7 @@ def _assemble(job: Job, blocks: list[Block]) -> xr.Dataset:
     ds = parts[0] if first is None else xr.concat(parts, str(first.name))
     ds = ds.assign_coords(_kept(job, ds))
     misfit = torch.cat([b.misfit for b in blocks])
-    attrs = _attrs(job, job.target)
+    attrs = _attrs(job, job.target) | _surprise(job, job.target)
     if len(misfit):
         attrs["misfit_sd"] = _rms(misfit)
     return ds.assign_attrs(attrs)
@@ -364,6 +364,21 @@ def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
         "guidance": _guidance(job),
         "seed": job.seed,
         "noise_scheme": SCHEME,
+    }
+
+
+def _surprise(job: Job, model: Model) -> dict[str, float | str]:
+    """How far the observations lie from the model's Gaussian: the largest chi-square of a case, and
+    the range of 99 in 100. Far above: a wrong prior, or errors said too small."""
+    if job.seen is None or model.gaussian is None:
+        return {}
+    seen = [o for _, _, o in job.seen.cases(model.codec)]
+    blank = torch.zeros(1, model.codec.channels, *model.codec.grid.shape)
+    fits = prior_fits(model.gaussian, seen, blank)
+    worst = max(fits, key=lambda f: f.chi_square[0] / f.high)
+    return {
+        "chi_square": round(worst.chi_square[0], 2),
+        "chi_square_range": f"{worst.low:.1f} to {worst.high:.1f}",
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 LISTED = 40
 """Most names that fit into a line."""
 

@@ -17,6 +17,18 @@ from typing import TYPE_CHECKING, Any
 from sciddm import config, recipe
 from sciddm.errors import InputError, nearest
 
+SAID = (
+    "solver",
+    "steps",
+    "network_evaluations",
+    "guidance",
+    "seed",
+    "misfit_sd",
+    "chi_square",
+    "chi_square_range",
+)
+"""Attributes of a posterior that a verb prints."""
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -88,12 +100,22 @@ def _pipeline(args: argparse.Namespace, name: str) -> None:
 def recover(args: argparse.Namespace) -> None:
     out = recipe.free(args.out, args.overwrite, args.model, args.seen)
     import sciddm
+    from sciddm import choices
     from sciddm.data import store
 
+    solver = args.solver and choices.choice("--solver", args.solver, choices.SOLVERS)
+    rule = args.rule and choices.choice("--rule", args.rule, choices.RULES)
     model = sciddm.load(args.model)
     seen = observed(model, args.seen, args.variable, args.std)
     post = sciddm.recover(
-        model, seen, members=args.members, seed=args.seed, steps=args.steps, progress=_progress
+        model,
+        seen,
+        members=args.members,
+        seed=args.seed,
+        steps=args.steps,
+        rule=rule,
+        solver=solver,
+        progress=_progress,
     )
     _show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
 
@@ -124,13 +146,71 @@ def observed(model: Model, path: str, variable: str | None, std: float | None) -
 def generate(args: argparse.Namespace) -> None:
     out = recipe.free(args.out, args.overwrite, args.model)
     import sciddm
+    from sciddm import choices
     from sciddm.data import store
 
+    solver = args.solver and choices.choice("--solver", args.solver, choices.SOLVERS)
     model = sciddm.load(args.model)
     new = sciddm.generate(
-        model, members=args.members, seed=args.seed, steps=args.steps, progress=_progress
+        model,
+        members=args.members,
+        seed=args.seed,
+        steps=args.steps,
+        solver=solver,
+        progress=_progress,
     )
     _show(_written(new, store.write(new, out, overwrite=args.overwrite)), args.json)
+
+
+def exceed(args: argparse.Namespace) -> None:
+    """The probability that a variable passes its threshold at any of the places in a table."""
+    out = None
+    if args.out is not None:
+        out = recipe.free(args.out, args.overwrite, args.model, args.thresholds)
+    import sciddm
+    from sciddm.data import stations, store
+
+    model = sciddm.load(args.model)
+    known = [args.variable] if args.variable else list(model.task.target.variables)
+    table = stations.read(args.thresholds, [args.variable] if args.variable else [])
+    names = [name for name in known if name in table.data_vars]
+    if len(names) != 1:
+        raise InputError(
+            f"Got {args.thresholds!r} with thresholds of {names or 'no variable'}; expected one "
+            f"of {', '.join(known)}."
+        )
+    found = sciddm.exceedance(
+        model,
+        table[names[0]],
+        below=args.below,
+        members=args.members,
+        seed=args.seed,
+        steps=args.steps,
+    )
+    names = ["event", "probability", "standard_error", "effective_members", "network_evaluations"]
+    facts = {name: found.attrs[name] for name in names} | {"members": args.members}
+    if out is not None:
+        facts["store"] = str(store.write(found, out, overwrite=args.overwrite))
+    _show(facts, args.json)
+
+
+def density(args: argparse.Namespace) -> None:
+    """The log density of every case in a store or file under a model."""
+    import sciddm
+
+    model = sciddm.load(args.model)
+    found = sciddm.log_prob(
+        model, _opened(args.fields), steps=args.steps, probes=args.probes, seed=args.seed
+    )
+    values = found.values.reshape(-1).tolist()
+    _show(
+        {
+            "log_density": [round(v, 4) for v in values],
+            "units": found.attrs["units"],
+            "dimensions": found.attrs["dimensions"],
+        },
+        args.json,
+    )
 
 
 def score(args: argparse.Namespace) -> None:
@@ -277,7 +357,7 @@ def _numbers(pairs: Sequence[str]) -> dict[str, object]:
 def _written(ds: xr.Dataset, path: Path) -> dict[str, object]:
     """What a posterior says about itself: where, how many, at what cost, how well it fits."""
     facts: dict[str, object] = {"store": str(path), "members": int(ds.sizes["member"])}
-    for name in ("solver", "steps", "network_evaluations", "seed", "misfit_sd"):
+    for name in SAID:
         if name in ds.attrs:
             facts[name] = ds.attrs[name]
     return facts

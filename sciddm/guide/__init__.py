@@ -16,7 +16,7 @@ from sciddm.guide.published import DiffusionPDELoop, DPSLoop, FunDPSLoop
 from sciddm.guide.red import REDDiff
 from sciddm.guide.replace import Replace, Resampling
 from sciddm.guide.score import SDA, TMPD
-from sciddm.guide.surprise import PriorFit, prior_fit
+from sciddm.guide.surprise import PriorFit, prior_fit, prior_fits
 
 __all__ = [
     "DPS",
@@ -43,4 +43,5 @@ __all__ = [
     "event_probability",
     "linear_posterior",
     "prior_fit",
+    "prior_fits",
 ]

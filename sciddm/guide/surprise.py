@@ -16,6 +16,7 @@ Anderson. An adaptive covariance inflation error correction algorithm for ensemb
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from scipy import stats
 from torch import Tensor
 
 from sciddm.denoise import Gaussian
-from sciddm.guide.linear import gram
+from sciddm.guide.linear import factor, gram
 from sciddm.observe import Observation
 
 LARGEST = 1e8
@@ -100,9 +101,24 @@ def prior_fit(prior: Gaussian, observation: Observation, like: Tensor) -> PriorF
     ``like`` (1, C, *grid) gives shape and type. The operator is linearised at the prior mean.
     Raises `InputError` for errors that are not Gaussian. Cost: n applications of the covariance.
     """
+    return prior_fits(prior, [observation], like)[0]
+
+
+def prior_fits(
+    prior: Gaussian, observations: Sequence[Observation], like: Tensor
+) -> list[PriorFit]:
+    """`prior_fit` of several observations; equal sensors and errors share its cost."""
     centre = prior.mean.to(like).expand_as(like[:1]).double()
-    rows = observation.operator.rows(centre).double()
-    surprise = Surprise(gram(rows, prior.prior(rows)), observation.covariance)
-    values = surprise.chi_square(observation.residual(centre))
-    low, high = stats.chi2(observation.y.shape[-1]).interval(0.99)
-    return PriorFit(tuple(values.tolist()), float(low), float(high))
+    rows, noise, chol = torch.zeros(0), torch.zeros(0), torch.zeros(0)
+    found = []
+    for observation in observations:
+        mine, errors = observation.operator.rows(centre).double(), observation.covariance
+        if not torch.equal(mine, rows) or not torch.equal(errors, noise):
+            rows, noise = mine, errors
+            chol = factor(gram(rows, prior.prior(rows)) + noise)
+        gap = observation.residual(centre).double()
+        white = torch.linalg.solve_triangular(chol, gap.T, upper=False)
+        low, high = stats.chi2(len(rows)).interval(0.99)
+        values = white.square().sum(0).tolist()
+        found.append(PriorFit(tuple(values), float(low), float(high)))
+    return found

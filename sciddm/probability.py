@@ -1,0 +1,154 @@
+"""How probable: an event under a model, and fields that were given.
+
+`exceedance` is the probability that a variable passes thresholds somewhere, also when no plain
+ensemble would ever meet it, with draws of the fields that do. `log_prob` is the log density of
+fields under the model, along the probability flow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sciddm import likelihood
+from sciddm.denoise import Context, Denoiser, Gaussian, Moments
+from sciddm.errors import InputError
+from sciddm.guide import Event, event_probability
+from sciddm.model import Model
+from sciddm.random import Streams
+from sciddm.task import Observed
+
+BLOCK = 16
+
+
+class InBlocks(Denoiser):
+    """A denoiser called on a few rows at a time, in its own precision."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        torch.nn.Module.__init__(self)
+        self.inner, self.process = inner, inner.process
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        kind = x_t.dtype if isinstance(self.inner, Gaussian) else torch.float32
+        parts = [self.inner(part.to(kind), t, context) for part in x_t.split(BLOCK)]
+        return torch.cat(parts).to(x_t)
+
+
+def exceedance(
+    model: Model,
+    thresholds: xr.DataArray,
+    *,
+    below: bool = False,
+    members: int = 256,
+    seed: int = 0,
+    steps: int = 32,
+) -> xr.Dataset:
+    """P(the variable is above its threshold at any of the places), and fields where it is.
+
+    Parameters
+    ----------
+    model : from `sciddm.load`; its covariance leads the draws into the event.
+    thresholds : named like a variable of the model and in its units: on grid dims, or along one dim
+        of points with their coordinates, as of `sciddm.Observed`. NaN is no threshold.
+    below : the event that the variable is below its threshold at any of the places instead.
+    members : weighed paths; 256 give a relative error of a few per cent down to 1e-3.
+    steps : network evaluations a path.
+
+    Returns a Dataset of the draws (dim ``member``) with their ``weight`` in the law of the field
+    given the event, and attributes ``probability``, ``standard_error`` and ``effective_members``:
+    with few of these the estimate is too low more often than too high.
+    Raises `InputError` for more than one case, or a model that knows no covariance.
+
+    Finzi et al. ICML 2023, https://arxiv.org/abs/2306.07526; see `sciddm.guide.event_probability`.
+    """
+    if members < 2:
+        raise InputError(f"Got {members} members; expected at least 2.")
+    cases = list(Observed(thresholds, std=1.0).cases(model.codec))
+    if len(cases) != 1:
+        raise InputError(f"Got thresholds of {len(cases)} cases; expected one.")
+    moments: Moments | None = model.moments or model.gaussian
+    if moments is None:
+        raise InputError("This model knows no covariance; draw with generate and count.")
+    _, _, places = cases[0]
+    sign = -1.0 if below else 1.0
+    event = Event(lambda x: sign * (places.operator(x) - places.y.to(x)), 0.0)
+    shape = (members, model.codec.channels, *model.codec.grid.shape)
+    found = event_probability(
+        InBlocks(model.sampler.denoiser),
+        event,
+        moments,
+        torch.zeros(shape, dtype=torch.float64),
+        Streams.of(seed, members),
+        steps=steps,
+        kappa_max=model.sampler.kappa_max,
+        kappa_min=model.sampler.kappa_min,
+    )
+    number = xr.DataArray(np.arange(members), dims="member", name="member")
+    ds = model.codec.decode(found.draws.float(), number)
+    return ds.assign(weight=("member", found.weight.numpy())).assign_attrs(
+        probability=found.probability,
+        standard_error=found.standard_error,
+        effective_members=round(found.effective, 1),
+        event=f"{thresholds.name} {'below' if below else 'above'} its threshold at any place",
+        network_evaluations=steps,
+        seed=seed,
+    )
+
+
+def log_prob(
+    model: Model, fields: xr.Dataset, *, steps: int = 64, probes: int = 16, seed: int = 0
+) -> xr.DataArray:
+    """Log density of ``fields`` under the model's prior, in nats, of the normalised fields.
+
+    Differences between fields, and between models with the same normalisation, are those of the
+    physical densities. Closed-form traces where the model is Gaussian; else ``probes`` random ones
+    a time, with the Gaussian inside as control variate.
+
+    Parameters
+    ----------
+    fields : the model's variables on its grid, and at most one further dim of cases.
+
+    Returns a DataArray along the case dim, with attribute ``dimensions`` (values a field). The
+    evaluations of the network are 3 ``steps`` - 2 and as many backward passes a probe.
+    Raises `InputError` for fields on another grid or with gaps. See `sciddm.likelihood.log_prob`.
+    """
+    codec = model.codec
+    names = [n for n in codec.variables if n in fields]
+    if not names:
+        raise InputError(f"Got fields without {' or '.join(map(repr, codec.variables))}.")
+    extra = [str(d) for d in fields[names].dims if d not in codec.grid.dims]
+    sizes = {d: n for d, n in zip(codec.grid.dims, codec.grid.shape, strict=True)}
+    wrong = [d for d, n in sizes.items() if fields.sizes.get(d) != n]
+    if len(extra) > 1 or wrong:
+        raise InputError(
+            f"Got fields with sizes {dict(fields[names].sizes)}; expected {sizes} and at most one "
+            "further dim."
+        )
+    dim = extra[0] if extra else "case"
+    each = fields[names] if extra else fields[names].expand_dims("case")
+    order = (dim, *codec.grid.dims)
+    x = codec.encode({n: each[n].transpose(*order).values for n in names})
+    denoiser = model.sampler.denoiser
+    exact = isinstance(denoiser, Gaussian)
+    found = []
+    for first, rows in zip(range(0, len(x), BLOCK), x.split(BLOCK), strict=True):
+        rng = Streams.of(seed, range(first, first + len(rows)))
+        found.append(
+            likelihood.log_prob(
+                denoiser,
+                rows.double() if exact else rows,
+                steps=steps,
+                probes=None if exact else probes,
+                rng=rng,
+                base=model.gaussian,
+            )
+        )
+    values = torch.cat(found).numpy()
+    result = xr.DataArray(values, dims=dim, name="log_density")
+    if dim in each.coords:
+        result = result.assign_coords({dim: each[dim]})
+    attrs = {"units": "nats", "long_name": "log density of the normalised fields"}
+    result = result.assign_attrs(attrs | {"dimensions": x[0].numel()})
+    return result if extra else result.isel(case=0, drop=True)
