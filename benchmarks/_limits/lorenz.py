@@ -259,7 +259,7 @@ def pooled(found: list[Answer], exact: list[Answer]) -> tuple[float, float, floa
 
 
 def line(name: str, found: list[Answer], exact: list[Answer]) -> dict[str, object]:
-    far, relative, ratio = pooled(found, exact)
+    far, relative, ratio = (v if math.isfinite(v) else "diverged" for v in pooled(found, exact))
     return {
         "rule": name,
         "error_sd": far,
