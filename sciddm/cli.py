@@ -81,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     recover.add_argument("seen", help="observations: a table (CSV, NetCDF) or gridded values")
     recover.add_argument("--std", type=_error, help="their standard error, unless the table has it")
     recover.add_argument("--variable", metavar="NAME", help="which variable was observed")
+    recover.add_argument(
+        "--freedom",
+        type=_error,
+        help="of Student's law, for gross errors [Gaussian]",
+    )
+    recover.add_argument("--low", type=float, help="lowest value that the instrument gives")
+    recover.add_argument("--high", type=float, help="highest value that the instrument gives")
     recover.add_argument("--rule", metavar="NAME", help="guidance, see docs/choose.md [the best]")
     _ensemble(recover)
 

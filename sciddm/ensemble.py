@@ -27,6 +27,7 @@ from sciddm.guide import MMPS, Conditioned, prior_fits
 from sciddm.guide.moments import kalman_gain
 from sciddm.model import Model
 from sciddm.observe import Observation
+from sciddm.observe.noise import Gaussian as Normal
 from sciddm.random import SCHEME, Streams
 from sciddm.solve import Diffusion, Solver
 from sciddm.task import Observed
@@ -340,6 +341,7 @@ def _digest(job: Job, model: Model) -> str:
         words.update(name.encode() + tensor.numpy().tobytes())
     if job.seen is not None:
         words.update(repr(sorted(job.seen.coarsen.items())).encode())
+        words.update(repr((job.seen.freedom, job.seen.limits)).encode())
         for part in (job.seen.values, job.seen.std):
             for key, values in _table(part).variables.items():
                 words.update(f"{key}{values.dims}{values.dtype}".encode())
@@ -373,6 +375,8 @@ def _surprise(job: Job, model: Model) -> dict[str, float | str]:
     if job.seen is None or model.gaussian is None:
         return {}
     seen = [o for _, _, o in job.seen.cases(model.codec)]
+    if not isinstance(seen[0].law, Normal):
+        return {}
     blank = torch.zeros(1, model.codec.channels, *model.codec.grid.shape)
     fits = prior_fits(model.gaussian, seen, blank)
     worst = max(fits, key=lambda f: f.chi_square[0] / f.high)

@@ -17,6 +17,7 @@ from sciddm.data.codec import Codec, Grid
 from sciddm.data.names import find, rank, same_units
 from sciddm.errors import InputError, nearest
 from sciddm.observe import Coarsen, Function, Observation, Operator, points
+from sciddm.observe.noise import Censored, Gaussian, Noise, StudentT
 
 CASE_DIMS = ("time", "sample")
 
@@ -50,13 +51,28 @@ class Observed:
     std : error s.d. in the variable's units: a number, one a variable, or an array like the values.
     coarsen : grid points averaged in each value along each dim; the values then lie on the coarse
         grid of whole blocks.
+    freedom : degrees of freedom of Student's law for the errors, where gross ones are expected; 4
+        is usual. None is Gaussian.
+    limits : the lowest and highest value that the instrument gives, in the variable's units, None
+        for no limit: a value at a limit is known only to lie there or beyond.
     """
 
     values: xr.DataArray | xr.Dataset
     std: float | Mapping[str, float] | xr.Dataset | xr.DataArray
     coarsen: Mapping[str, int] = field(default_factory=dict)
+    freedom: float | None = None
+    limits: tuple[float | None, float | None] = (None, None)
 
     def __post_init__(self) -> None:
+        if self.freedom is not None and self.limits != (None, None):
+            raise InputError(
+                "Got degrees of freedom and limits; expected one of them: gross errors of an "
+                "instrument that saturates are not known."
+            )
+        if self.freedom is not None and not 0 < self.freedom < np.inf:
+            raise InputError(
+                f"Got {self.freedom} degrees of freedom; expected a positive number (4 is usual)."
+            )
         if not isinstance(self.values, xr.DataArray | xr.Dataset):
             raise InputError(
                 f"Observed values are a {type(self.values).__name__}; expected a DataArray or a "
@@ -87,7 +103,18 @@ class Observed:
             if not sum(len(s.values) for s in seen):
                 where = "" if label is None else f" in case {i} ({label.values[i]})"
                 raise InputError(f"Nothing is observed{where}: every value is NaN. Use generate.")
-            yield i, None if label is None else label[i], _join(seen, codec)
+            yield i, None if label is None else label[i], _join(seen, codec, self._law(seen))
+
+    def _law(self, seen: list[_Seen]) -> Noise:
+        """The law of the whitened errors."""
+        std = torch.from_numpy(np.concatenate([s.std for s in seen]))
+        one = torch.ones((), dtype=torch.float64)
+        if self.freedom is not None:
+            return StudentT(one, self.freedom)
+        if self.limits != (None, None):
+            low, high = (None if v is None else v / std for v in self.limits)
+            return Censored(one, low, high)
+        return Gaussian(one)
 
     def _names(self, codec: Codec) -> list[str]:
         ds = self.values
@@ -238,12 +265,12 @@ class _Seen:
         return Function(lambda x: operator(x) * scale.to(x))
 
 
-def _join(seen: list[_Seen], codec: Codec) -> Observation:
+def _join(seen: list[_Seen], codec: Codec, law: Noise) -> Observation:
     operators = [s.whitened(codec) for s in seen]
     observe = Function(lambda p: torch.cat([a(p) for a in operators], dim=1))
     y = torch.from_numpy(np.concatenate([s.values / s.std for s in seen]))
     fields = codec.physical if codec.mask is None else _filled(codec)
-    return Observation(y, observe @ fields, torch.ones((), dtype=torch.float64))
+    return Observation(y, observe @ fields, law)
 
 
 def _filled(codec: Codec) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -11,6 +11,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,11 @@ def recover(args: argparse.Namespace) -> None:
     solver = args.solver and choices.choice("--solver", args.solver, choices.SOLVERS)
     rule = args.rule and choices.choice("--rule", args.rule, choices.RULES)
     model = sciddm.load(args.model)
-    seen = observed(model, args.seen, args.variable, args.std)
+    seen = replace(
+        observed(model, args.seen, args.variable, args.std),
+        freedom=args.freedom,
+        limits=(args.low, args.high),
+    )
     post = sciddm.recover(
         model,
         seen,
