@@ -11,7 +11,6 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,11 +106,7 @@ def recover(args: argparse.Namespace) -> None:
     solver = args.solver and choices.choice("--solver", args.solver, choices.SOLVERS)
     rule = args.rule and choices.choice("--rule", args.rule, choices.RULES)
     model = sciddm.load(args.model)
-    seen = replace(
-        observed(model, args.seen, args.variable, args.std),
-        freedom=args.freedom,
-        limits=(args.low, args.high),
-    )
+    seen = observed(model, args.seen, args.variable, args.std, args.freedom, (args.low, args.high))
     post = sciddm.recover(
         model,
         seen,
@@ -125,7 +120,14 @@ def recover(args: argparse.Namespace) -> None:
     _show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
 
 
-def observed(model: Model, path: str, variable: str | None, std: float | None) -> Observed:
+def observed(
+    model: Model,
+    path: str,
+    variable: str | None,
+    std: float | None,
+    freedom: float | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Observed:
     """The values in ``path`` of the model's variables (or of one), with ``std`` or with the errors
     that stand beside them as ``<name>_std``."""
     import sciddm
@@ -143,9 +145,10 @@ def observed(model: Model, path: str, variable: str | None, std: float | None) -
                 f"Got {path!r} without an error of {name!r}; say --std or add a column {name}_std."
             )
     if std is not None:
-        return sciddm.Observed(seen[names], std=std)
+        return sciddm.Observed(seen[names], std=std, freedom=freedom, limits=limits)
     beside = {f"{name}_std": name for name in names}
-    return sciddm.Observed(seen[names], std=seen[list(beside)].rename(beside))
+    errors = seen[list(beside)].rename(beside)
+    return sciddm.Observed(seen[names], std=errors, freedom=freedom, limits=limits)
 
 
 def generate(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from sciddm.errors import InputError, RunError
 
 ROOT = Path(__file__).parents[1]
 
+
 def fields(members: int = 5) -> tuple[xr.Dataset, xr.Dataset]:
     """An ensemble and its truth on a 4 x 6 grid, two variables."""
     rng = np.random.default_rng(0)
@@ -79,6 +80,11 @@ FAULTS = {
     "error zero": (["recover", "model", "s.csv", "-o", "a.zarr", "--std", "0"], "above 0"),
     "error infinite": (["recover", "model", "s.csv", "-o", "a.zarr", "--std", "inf"], "above 0"),
     "level": (["score", "post.zarr", "truth.zarr", "--level", "90"], "between 0 and 1"),
+    "rule": (["recover", "m", "s.csv", "-o", "a.zarr", "--rule", "mmsp"], "Did you mean 'mmps'"),
+    "solver": (["generate", "m", "-o", "a.zarr", "--solver", "eular"], "Did you mean 'euler'"),
+    "freedom": (["recover", "m", "s.csv", "-o", "a.zarr", "--freedom", "-1"], "above 0"),
+    "no thresholds": (["exceed", "notes", "t.csv"], "notes"),
+    "no density": (["density", "notes", "truth.zarr"], "notes"),
     "model missing": (["generate", "model", "-o", "a.zarr"], "model"),
     "output exists": (["generate", "model", "-o", "post.zarr"], "--overwrite"),
     "output is input": (["recover", "m", "post.zarr", "-o", "./post.zarr", "--overwrite"], "input"),
@@ -137,9 +143,7 @@ def test_make_writes_what_the_flags_say(here: Path, capsys: pytest.CaptureFixtur
     assert ds.attrs["sciddm_generator"]["seed"] == 5
 
 
-def test_score_prints_what_the_library_says(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_score_prints_what_the_library_says(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from sciddm import score
 
     assert cli.main(["score", "post.zarr", "truth.zarr", "--level", "0.5", "--json"]) == 0
@@ -217,7 +221,7 @@ def test_verify_finds_a_flipped_byte(here: Path, capsys: pytest.CaptureFixture[s
 @pytest.fixture
 def face(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The public face, replaced by one that remembers what it was asked."""
-    asked = SimpleNamespace(load=[], draw=[], observed=[])
+    asked = SimpleNamespace(load=[], draw=[], observed=[], laws=[])
 
     model = SimpleNamespace(task=SimpleNamespace(target=SimpleNamespace(variables=("a", "b"))))
 
@@ -225,7 +229,8 @@ def face(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         asked.load.append(str(folder))
         return model
 
-    def observed(values: xr.Dataset, std: object = None) -> str:
+    def observed(values: xr.Dataset, std: object = None, **law: object) -> str:
+        asked.laws.append(law)
         asked.observed.append((values, std))
         return "what was seen"
 

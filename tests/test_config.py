@@ -119,9 +119,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault[0])
-def test_a_fault_is_said_in_one_line(
-    write: Write, fault: tuple[str, str, str, list[str]]
-) -> None:
+def test_a_fault_is_said_in_one_line(write: Write, fault: tuple[str, str, str, list[str]]) -> None:
     _, old, new, words = fault
     assert old in WHOLE
     with pytest.raises(InputError) as raised:

@@ -125,9 +125,7 @@ def needs(path: Path, record: Path) -> dict[str, object]:
 def toy(path: Path, folder: Path, record: Path) -> xr.Dataset:
     """The data set of a recipe at its defaults."""
     store_path = str(folder / "toy.zarr")
-    return recipe.make(
-        config.Data(recipe=str(path), store=store_path, numbers=needs(path, record))
-    )
+    return recipe.make(config.Data(recipe=str(path), store=store_path, numbers=needs(path, record)))
 
 
 @pytest.mark.parametrize("path", MADE_HERE, ids=name)

@@ -1,0 +1,191 @@
+"""Exceedance and log density of a labelled model against the normal law; laws of the errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy import stats
+
+import sciddm as sd
+from sciddm import choices, cli
+from sciddm.basis import Cosine
+from sciddm.covariance import Matern, Spectral
+from sciddm.data.codec import Grid, Normaliser
+from sciddm.denoise import Context, Denoiser, Gaussian
+from sciddm.process import VE, LogLinear
+from sciddm.solve import Adams, Diffusion
+
+SIDE = 8
+AXIS = np.linspace(0, 1, SIDE)
+GRID = Grid(("y", "x"), {"y": AXIS, "x": AXIS})
+MEAN, STD = 5.0, 2.0
+
+
+@pytest.fixture(scope="module")
+def model() -> sd.Model:
+    codec = Normaliser(
+        GRID, ("h",), {"h": {"units": "m"}}, np.full((1, 1, 1), MEAN), np.array([STD])
+    )
+    law = Spectral(Matern(0.4, 1.5, 1.2), (1.0, 1.0), Cosine())
+    prior = Gaussian(torch.zeros(()), law, VE(clock=LogLinear(0.005, 300.0)))
+    return sd.Model(sd.Task(sd.View(("h",))), codec, Diffusion(prior, steps=30), moments=prior)
+
+
+def covariance(model: sd.Model) -> np.ndarray:
+    """The dense covariance of h on the grid."""
+    unit = torch.eye(SIDE**2, dtype=torch.float64).view(-1, 1, SIDE, SIDE)
+    prior = model.gaussian
+    assert prior is not None
+    return STD**2 * prior.prior(unit).flatten(1).numpy()
+
+
+def at(values: list[float], where: list[tuple[int, int]]) -> xr.DataArray:
+    y, x = (("station", AXIS[list(axis)]) for axis in zip(*where, strict=True))
+    return xr.DataArray(values, dims="station", coords={"y": y, "x": x}, name="h")
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["above", "below"])
+@pytest.mark.parametrize("tail", [0.1, 1e-3])
+def test_the_probability_of_one_place_is_the_normal_tail(
+    model: sd.Model, tail: float, below: bool
+) -> None:
+    spread = math.sqrt(covariance(model)[2 * SIDE + 5, 2 * SIDE + 5])
+    level = MEAN + (-1 if below else 1) * spread * float(stats.norm.isf(tail))
+    found = sd.exceedance(model, at([level], [(2, 5)]), below=below, members=64)
+    assert found.attrs["probability"] == pytest.approx(tail, rel=0.05)
+    value = found["h"].isel(y=2, x=5).values
+    # every draw is in the event, up to the noise that is left at the end of the clock
+    assert np.all((level - value if below else value - level) > -0.05)
+    # and has the mean of the truncated normal
+    excess = stats.norm.pdf(stats.norm.isf(tail)) / tail * spread
+    shift = np.average(value - MEAN, weights=found["weight"])
+    assert shift == pytest.approx((-1 if below else 1) * excess, abs=0.35 * spread / 8)
+
+
+def test_any_of_two_places_is_the_union(model: sd.Model) -> None:
+    where = [(1, 1), (6, 6)]
+    index = [1 * SIDE + 1, 6 * SIDE + 6]
+    law = covariance(model)[np.ix_(index, index)]
+    level = MEAN + 2.5 * math.sqrt(law[0, 0])
+    both = stats.multivariate_normal([MEAN, MEAN], law).cdf([level, level])
+    found = sd.exceedance(model, at([level, level], where), members=128)
+    assert found.attrs["probability"] == pytest.approx(1 - both, rel=0.05)
+    assert found.attrs["effective_members"] > 32
+
+
+def test_log_density_is_that_of_the_normal_law(model: sd.Model) -> None:
+    fields = sd.generate(model, members=3, seed=2).rename(member="time")
+    found = sd.log_prob(model, fields, steps=48)
+    law = stats.multivariate_normal(np.zeros(SIDE**2), covariance(model) / STD**2)
+    exact = law.logpdf((fields["h"].values.reshape(3, -1) - MEAN) / STD)
+    assert found.dims == ("time",) and found.attrs["dimensions"] == SIDE**2
+    assert np.abs(found.values - exact).max() / SIDE**2 < 2e-3
+    one = sd.log_prob(model, fields.isel(time=1, drop=True), steps=48)
+    assert one.ndim == 0 and float(one) == pytest.approx(float(found[1]), rel=1e-6)
+
+
+def test_a_gross_error_loses_its_pull_under_students_law(model: sd.Model) -> None:
+    """Three good sensors beside a broken one: the field at the good ones is what they say."""
+    where = [(2, 2), (2, 3), (3, 2), (3, 3)]
+    values = at([5.2, 5.2, 5.2, 25.0], where)
+    plain = sd.recover(model, sd.Observed(values, std=0.2), members=32)
+    robust = sd.recover(model, sd.Observed(values, std=0.2, freedom=3.0), members=32)
+    there = {"y": 3, "x": 3}
+    assert abs(float(robust["h"].isel(there).mean()) - 5.2) < 1.0
+    assert float(plain["h"].isel(there).mean()) > 15
+    assert "chi_square" not in robust.attrs
+    assert plain.attrs["chi_square"] > 100 * float(plain.attrs["chi_square_range"].split()[-1]) / 20
+
+
+def test_a_value_at_a_limit_is_a_bound(model: sd.Model) -> None:
+    """A gauge that stops at 7: the field there has the law of the normal above 7."""
+    seen = sd.Observed(at([7.0], [(4, 4)]), std=0.05, limits=(None, 7.0))
+    value = sd.recover(model, seen, members=256, steps=60)["h"].isel(y=4, x=4).values
+    spread = math.sqrt(covariance(model)[4 * SIDE + 4, 4 * SIDE + 4])
+    law = stats.truncnorm((7 - MEAN) / spread, np.inf, MEAN, spread)
+    assert stats.kstest(value, law.cdf).pvalue > 1e-3
+    exact = sd.recover(model, sd.Observed(at([7.0], [(4, 4)]), std=0.05), members=32)
+    assert float(exact["h"].isel(y=4, x=4).std()) < 0.1 < 0.5 * value.std()
+
+
+def test_wrong_questions_are_refused(model: sd.Model) -> None:
+    place = at([6.0], [(1, 1)])
+    with pytest.raises(sd.InputError, match="at least 2"):
+        sd.exceedance(model, place, members=1)
+    with pytest.raises(sd.InputError, match="one of them"):
+        sd.Observed(place, std=1.0, freedom=4.0, limits=(0.0, None))
+    with pytest.raises(sd.InputError, match="degrees of freedom"):
+        sd.Observed(place, std=1.0, freedom=-1.0)
+    with pytest.raises(sd.InputError, match="without 'h'"):
+        sd.log_prob(model, xr.Dataset({"g": (("y", "x"), np.zeros((SIDE, SIDE)))}))
+    with pytest.raises(sd.InputError, match="expected"):
+        sd.log_prob(model, xr.Dataset({"h": (("y", "x"), np.zeros((SIDE, 3)))}))
+
+
+def test_every_name_of_the_command_line_draws(model: sd.Model) -> None:
+    seen = sd.Observed(at([6.0, 4.0], [(1, 1), (6, 2)]), std=0.2)
+    for solver in choices.SOLVERS.values():
+        post = sd.recover(model, seen, members=16, solver=solver, steps=40)
+        assert post.attrs["solver"] == repr(solver)
+        # 2 values with errors of 0.2: members are near them with every solver
+        assert post.attrs["misfit_sd"] < 3
+    for name, rule in choices.RULES.items():
+        post = sd.recover(model, seen, members=16, rule=rule, steps=40)
+        assert np.isfinite(post["h"].values).all(), name
+
+
+def test_the_default_says_what_it_is(model: sd.Model) -> None:
+    seen = sd.Observed(at([6.0], [(1, 1)]), std=0.2)
+    attrs = sd.recover(model, seen, members=2, solver=Adams(3), steps=5).attrs
+    assert attrs["solver"] == repr(Adams(3)) and attrs["grid"] == "LogKappa()"
+    assert attrs["guidance"] == "moment matching, closed form"
+    low, high = (float(v) for v in attrs["chi_square_range"].split(" to "))
+    assert low < high and attrs["chi_square"] == pytest.approx(
+        1.0 / (covariance(model)[SIDE + 1, SIDE + 1] + 0.04), abs=0.01
+    )
+
+
+def test_events_and_densities_from_the_command_line(
+    model: sd.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(tmp_path / "model")
+    (tmp_path / "levels.csv").write_text("y,x,h\n0,0,9.0\n1,1,9.0\n")
+    fields = sd.generate(model, members=2)
+    fields.to_netcdf(tmp_path / "fields.nc")
+    folder, levels = str(tmp_path / "model"), str(tmp_path / "levels.csv")
+    out = str(tmp_path / "draws.zarr")
+    assert cli.main(["exceed", folder, levels, "-o", out, "--members", "32", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    wanted = sd.exceedance(model, at([9.0, 9.0], [(0, 0), (7, 7)]), members=32)
+    assert told["probability"] == wanted.attrs["probability"]
+    assert sd.score is not None and xr.open_zarr(Path(out) / "store" if False else out) is not None
+    density = ["density", folder, str(tmp_path / "fields.nc"), "--steps", "24", "--json"]
+    assert cli.main(density) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    exact = sd.log_prob(model, fields, steps=24).values
+    assert told["log_density"] == pytest.approx(exact.tolist(), abs=1e-3)
+
+
+class Curved(Denoiser):
+    """A prior that knows no covariance."""
+
+    def __init__(self, model: sd.Model) -> None:
+        torch.nn.Module.__init__(self)
+        self.inner = model.sampler.denoiser
+        self.process = self.inner.process
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
+        out: torch.Tensor = self.inner(x_t, t, context)
+        return out
+
+
+def test_a_model_without_a_covariance_is_told_to_count(model: sd.Model) -> None:
+    bare = sd.Model(model.task, model.codec, Diffusion(Curved(model)))
+    with pytest.raises(sd.InputError, match="generate and count"):
+        sd.exceedance(bare, at([6.0], [(1, 1)]))
