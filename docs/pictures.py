@@ -22,7 +22,9 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "docs" / "_static"
 
+import limits_pictures  # noqa: E402
 import matplotlib as mpl  # noqa: E402
+import method_pictures  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
@@ -385,7 +387,11 @@ def present(path: Path, how: str) -> Path:
 
 PICTURES: dict[str, Callable[[], tuple[Figure, Figures]]] = {
     f.__name__: f
-    for f in (words, heard, wrong, dps, steps, base, curves, short, own, poisson, darcy, swath)
+    for f in (
+        *(words, heard, wrong, dps, steps, base, curves, short, own, poisson, darcy, swath),
+        *limits_pictures.PICTURES,
+        *method_pictures.PICTURES,
+    )
 }
 
 
