@@ -22,7 +22,7 @@ from _limits.problem import make  # noqa: E402
 from _limits.solver_choice import most  # noqa: E402
 from _limits.stochastic import END, Units  # noqa: E402
 
-from sciddm import plot  # noqa: E402
+from sciddm import choices, plot  # noqa: E402
 from sciddm.basis import Cosine  # noqa: E402
 from sciddm.covariance import Matern, Spectral  # noqa: E402
 from sciddm.denoise import Context, Denoiser, Gaussian  # noqa: E402
@@ -30,42 +30,14 @@ from sciddm.guide import Conditioned, linear_posterior  # noqa: E402
 from sciddm.observe import Observation, points  # noqa: E402
 from sciddm.process import VE, LogLinear  # noqa: E402
 from sciddm.random import Streams  # noqa: E402
-from sciddm.solve import (  # noqa: E402
-    Adams,
-    Euler,
-    ExtendedReverse,
-    HeavyBall,
-    Heun,
-    Langevin,
-    Matched,
-    Multistep,
-    Restart,
-    Singlestep,
-    Solver,
-    StochasticAdams,
-    trajectory,
-)
+from sciddm.solve import Solver, trajectory  # noqa: E402
 
 Figures = dict[str, float]
 DOUBLE = torch.float64
 SHAPE = (1, 10, 10)
 SIZE = 100
-SOLVERS: Mapping[str, Solver] = {
-    "multistep": Multistep(),
-    "multistep3": Multistep(3),
-    "adams": Adams(3),
-    "adams4": Adams(4),
-    "euler": Euler(),
-    "heun": Heun(),
-    "singlestep": Singlestep(2),
-    "heavy-ball": HeavyBall(),
-    "ancestral": Euler(1.0),
-    "stochastic-adams": StochasticAdams(),
-    "extended": ExtendedReverse(),
-    "langevin": Langevin(),
-    "restart": Restart(),
-    "matched": Matched(),
-}
+SOLVERS = {name: solver for name, solver in choices.SOLVERS.items() if name != "adaptive"}
+"""Those whose draws are affine in their noise, so that their law is known without Monte Carlo."""
 BUDGETS = (5, 7, 10, 14, 20, 32, 50)
 
 
