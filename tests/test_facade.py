@@ -55,7 +55,8 @@ def seen() -> sd.Observed:
 def test_the_public_names() -> None:
     """Those of the design, each where it says it is; scripts elsewhere use them."""
     assert dir(sd) == sorted(sd.__all__)
-    words = "load recover generate krige exceedance log_prob Observed Model Job Task View InputError RunError"
+    words = "load recover generate krige exceedance log_prob"
+    words += " Observed Model Job Task View InputError RunError"
     assert set(sd.__all__) == {*words.split(), "score", "ensemble", "plot"}
     for name in sd.__all__:
         assert getattr(sd, name) is not None
