@@ -20,7 +20,7 @@ from sciddm.covariance import Matern, Spectral, White
 from sciddm.denoise import Context, Denoiser, Gaussian, Mixture
 from sciddm.guide import Conditioned, Event, Exceeds, event_probability
 from sciddm.likelihood import gaussian_log_prob, log_prob
-from sciddm.observe import Function, Noise, Observation, noise, points
+from sciddm.observe import Function, Noise, Observation, Points, noise, points
 from sciddm.particle import Matched, Reweighted, TwistedSMC
 from sciddm.process import (
     VE,
@@ -78,35 +78,49 @@ def laws() -> tuple[Figure, Figures]:
     std, wrong = 0.4, 6
     at = points([0] * len(day), day[:, None].double(), (DAYS,))
     y = at(truth)[0] + std * torch.randn(len(day), generator=torch.manual_seed(1), dtype=DOUBLE)
-    y[wrong] += 8.0
     errors: dict[str, Noise] = {
         "Gaussian errors": noise.Gaussian(number(std**2)),
         "Student-t errors, 4 degrees of freedom": noise.StudentT(number(std), 4.0),
     }
-    fig, figures = Figure(figsize=(9.2, 3.4), layout="constrained"), {}
+    fig, figures = Figure(figsize=(9.2, 3.4), layout="constrained"), Figures()
     true = truth.flatten().numpy()
+    gross = torch.where(torch.arange(len(day)) == wrong, 8.0, 0.0).to(y)
     for ax, (name, law) in zip(fig.subplots(1, 2, sharey=True), errors.items(), strict=True):
-        seen = Observation(y, at, law)
-        draw = Diffusion(Conditioned(SERIES, seen, SERIES), steps=32)
-        ens = draw((256, 1, DAYS), Context(), Streams.of(0, 256))[:, 0].double().numpy()
+        clean, (seen, ens) = drawn(y, at, law)[1], drawn(y + gross, at, law)
         fan(ax, ens)
         ax.plot(true, color="black", lw=1.3, label="truth")
-        ax.errorbar(day, y, std, fmt="o", ms=4, lw=1, color=plot.LINES[1], label="seen, 1 s.d.")
-        ax.plot(day[wrong], y[wrong], "o", ms=12, mfc="none", mec=plot.LINES[1])
+        ax.errorbar(
+            day, seen.y, std, fmt="o", ms=4, lw=1, color=plot.LINES[1], label="seen, 1 s.d."
+        )
+        ax.plot(day[wrong], seen.y[wrong], "o", ms=12, mfc="none", mec=plot.LINES[1])
         ax.set(xlabel="day", title=name)
         low, high = np.quantile(ens, [0.05, 0.95], axis=0)
-        key = name.split()[0]
-        figures[f"{key}: rms error of the mean, K"] = float(
-            ((ens.mean(0) - true) ** 2).mean() ** 0.5
-        )
-        figures[f"{key}: rms spread, K"] = float(ens.var(0, ddof=1).mean() ** 0.5)
-        figures[f"{key}: truth in the 90 % band"] = float(((low < true) & (true < high)).mean())
+        figures |= {
+            f"{name.split()[0]}: {key}": float(value)
+            for key, value in {
+                "rms error of the mean, K": ((ens.mean(0) - true) ** 2).mean() ** 0.5,
+                "rms spread, K": ens.var(0, ddof=1).mean() ** 0.5,
+                "truth in the 90 % band": ((low < true) & (true < high)).mean(),
+                "misfit": seen.misfit(torch.from_numpy(ens)[:, None]).mean(),
+                "rms spread without the gross error, K": clean.var(0, ddof=1).mean() ** 0.5,
+            }.items()
+        }
     fig.axes[0].set_ylabel("temperature anomaly, K")
     fig.axes[0].annotate(
-        "gross error", (float(day[wrong]), float(y[wrong])), (9, -3), textcoords="offset points"
+        "gross error",
+        (float(day[wrong]), float(seen.y[wrong])),
+        (9, -3),
+        textcoords="offset points",
     )
     fig.legend(*fig.axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return fig, figures
+
+
+def drawn(y: Tensor, at: Points, law: Noise) -> tuple[Observation, np.ndarray]:
+    """256 series (member, time) given the values."""
+    seen = Observation(y, at, law)
+    x = Diffusion(Conditioned(SERIES, seen, SERIES))((256, 1, DAYS), Context(), Streams.of(0, 256))
+    return seen, x[:, 0].double().numpy()
 
 
 def fan(ax: Axes, ens: np.ndarray) -> None:
@@ -298,10 +312,13 @@ def grids() -> tuple[Figure, Figures]:
             )
             figures[f"{name}, {label}: error, %"] = error
     left.set_yticks(range(len(found)), list(found))
+    left.set_xticks([10, 1, 0.1], ["10", "1", "0.1"])
     left.invert_xaxis()
-    left.invert_yaxis()
+    left.set_ylim(len(found) - 0.5, -0.5)
     left.set(xlabel="noise level kappa, from the start of a draw to its end")
     right.set(xlabel="error of a draw at 12 evaluations, % of its rms")
+    right.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    right.xaxis.set_minor_formatter("")
     right.grid(axis="y", color="0.9")
     right.legend(loc="center left")
     return fig, figures
