@@ -95,7 +95,7 @@ def plain_text(
             out += [] if len(out) > 1 and out[-2].endswith("::") else ["::", ""]
             out += block
         else:
-            out += block if first.startswith("===") else map(escaped, block)
+            out += table(block) if first.startswith("===") else map(escaped, block)
         out.append("")
     lines[:] = out
 
@@ -105,6 +105,11 @@ def blocks(lines: list[str]) -> Iterator[list[str]]:
     for full, group in groupby(lines, lambda line: bool(line.strip())):
         if full:
             yield list(group)
+
+
+def table(block: list[str]) -> list[str]:
+    """A table as it stands; with |d| in it, which a backslash would shift, in plain letters."""
+    return ["::", "", *("    " + line for line in block)] if "|" in "".join(block) else block
 
 
 def section(title: str, body: list[str]) -> list[str]:
