@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sciddm import ensemble, plot, score
     from sciddm.ensemble import Job
     from sciddm.errors import InputError, RunError
-    from sciddm.facade import generate, krige, recover
+    from sciddm.facade import generate, krige, recover, refined
     from sciddm.model import Model, load
     from sciddm.probability import exceedance, log_prob
     from sciddm.task import Observed, Task, View
@@ -48,6 +48,7 @@ _HOME = {
     "load": "model",
     "log_prob": "probability",
     "recover": "facade",
+    "refined": "facade",
 }
 _MODULES = ("ensemble", "plot", "score")
 
@@ -67,6 +68,7 @@ __all__ = [
     "log_prob",
     "plot",
     "recover",
+    "refined",
     "score",
 ]
 

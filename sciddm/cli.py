@@ -95,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("model", help="the folder of a saved model")
     _ensemble(generate)
 
+    refine = _verb(known, "refine", verbs.refine, "find the best time grid, saved with the model")
+    refine.add_argument("model", help="the folder of a saved model")
+    refine.add_argument("-o", "--out", required=True, metavar="DIR", help="the new model's folder")
+    refine.add_argument("--steps", type=_count, default=10, help="evaluations a draw [10]")
+    refine.add_argument("--members", type=_count, default=512, help="draws it is found on [512]")
+    refine.add_argument("--seed", type=_index, default=0, help="[0]")
+    _replacing(refine)
+
     exceed = _verb(known, "exceed", verbs.exceed, "the probability of passing thresholds")
     exceed.add_argument("model", help="the folder of a saved model")
     exceed.add_argument("thresholds", help="a table (CSV, NetCDF) of places and thresholds")

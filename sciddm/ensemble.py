@@ -153,6 +153,19 @@ class Guided:
         return guided
 
 
+class InBlocks(Denoiser):
+    """A denoiser called on `BLOCK` rows at a time, in its own precision."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        torch.nn.Module.__init__(self)
+        self.inner, self.process = inner, inner.process
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
+        kind = x_t.dtype if isinstance(self.inner, Gaussian) else torch.float32
+        parts = [self.inner(part.to(kind), t, context) for part in x_t.split(BLOCK)]
+        return torch.cat(parts).to(x_t)
+
+
 class Kriged:
     """Exact draws from the posterior of the Gaussian model inside (Matheron's rule).
 

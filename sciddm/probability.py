@@ -10,30 +10,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from sciddm import likelihood
-from sciddm.denoise import Context, Denoiser, Gaussian, Moments
+from sciddm.denoise import Gaussian, Moments
+from sciddm.ensemble import BLOCK, InBlocks
 from sciddm.errors import InputError
 from sciddm.guide import Event, event_probability
 from sciddm.model import Model
 from sciddm.random import Streams
 from sciddm.task import Observed
-
-BLOCK = 16
-
-
-class InBlocks(Denoiser):
-    """A denoiser called on a few rows at a time, in its own precision."""
-
-    def __init__(self, inner: Denoiser) -> None:
-        torch.nn.Module.__init__(self)
-        self.inner, self.process = inner, inner.process
-
-    def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
-        kind = x_t.dtype if isinstance(self.inner, Gaussian) else torch.float32
-        parts = [self.inner(part.to(kind), t, context) for part in x_t.split(BLOCK)]
-        return torch.cat(parts).to(x_t)
 
 
 def exceedance(

@@ -172,6 +172,28 @@ def test_events_and_densities_from_the_command_line(
     assert told["log_density"] == pytest.approx(exact.tolist(), abs=1e-3)
 
 
+def test_a_refined_grid_is_saved_with_the_model(
+    model: sd.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six evaluations on the new grid are nearer to the exact flow than on the default one."""
+    folder, out = str(tmp_path / "model"), str(tmp_path / "fine")
+    model.save(folder)
+    assert cli.main(["refine", folder, "-o", out, "--steps", "6", "--members", "96", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(told["noise_levels"]) == 6 and told["noise_levels"][0] > told["noise_levels"][-1]
+    fine = sd.load(out)
+    exact = sd.generate(model, members=64, seed=9, steps=400)
+    errors = [
+        float(np.sqrt(((draws - exact) ** 2)["h"].mean()))
+        for draws in (
+            sd.generate(model, members=64, seed=9, steps=6),
+            sd.generate(fine, members=64, seed=9),
+        )
+    ]
+    assert errors[1] < 0.9 * errors[0]
+    assert cli.main(["refine", folder, "-o", out, "--steps", "2", "--overwrite"]) == 2
+
+
 class Curved(Denoiser):
     """A prior that knows no covariance."""
 
