@@ -377,6 +377,7 @@ def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
         "steps": sampler.steps,
         "network_evaluations": sampler.evaluations,
         "guidance": _guidance(job),
+        "choice": "the default" if job.rule is None and job.solver is None else "the caller's",
         "seed": job.seed,
         "noise_scheme": SCHEME,
     }

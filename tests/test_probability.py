@@ -145,6 +145,8 @@ def test_the_default_says_what_it_is(model: sd.Model) -> None:
     attrs = sd.recover(model, seen, members=2, solver=Adams(3), steps=5).attrs
     assert attrs["solver"] == repr(Adams(3)) and attrs["grid"] == "LogKappa()"
     assert attrs["guidance"] == "moment matching, closed form"
+    assert attrs["choice"] == "the caller's"
+    assert sd.recover(model, seen, members=2, steps=5).attrs["choice"] == "the default"
     low, high = (float(v) for v in attrs["chi_square_range"].split(" to "))
     assert low < high and attrs["chi_square"] == pytest.approx(
         1.0 / (covariance(model)[SIDE + 1, SIDE + 1] + 0.04), abs=0.01
