@@ -51,7 +51,7 @@ def at(values: list[float], where: list[tuple[int, int]]) -> xr.DataArray:
 
 
 @pytest.mark.parametrize("below", [False, True], ids=["above", "below"])
-@pytest.mark.parametrize("tail", [0.1, 1e-3])
+@pytest.mark.parametrize("tail", [0.1, 1e-3, 1e-25])
 def test_the_probability_of_one_place_is_the_normal_tail(
     model: sd.Model, tail: float, below: bool
 ) -> None:

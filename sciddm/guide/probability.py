@@ -24,6 +24,7 @@ distribution. Psychometrika 1993 (the density q). https://doi.org/10.1007/BF0229
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from sciddm.covariance import Covariance
 from sciddm.denoise import Context, Denoiser, LinearMap, Moments
+from sciddm.errors import RunError
 from sciddm.guide.event import Event, Match, dot
 from sciddm.guide.mmps import conjugate_gradients
 from sciddm.process import shift
@@ -86,6 +88,8 @@ def event_probability(
     like : (B, C, *grid), for the number of paths, their shape and type; its values are not used.
         Good: 256 paths in float64.
     steps, kappa_max, kappa_min : the times, as of `sciddm.solve.Diffusion`; B steps evaluations.
+
+    Raises `RunError` where a path diverged: without it the others would count for too little.
     """
     process, context = prior.process, context or Context()
     times = process.times(steps, kappa_max, kappa_min)
@@ -111,6 +115,12 @@ def event_probability(
     assert mixture is not None  # there are at least two times
     last = times[-1]
     x = prior(x_t, last, context) + moments.fluctuation(last, like, rng.at("event spread", steps))
+    lost = ~torch.isfinite(x).flatten(1).all(1)
+    if bool(lost.any()):
+        raise RunError(
+            f"{int(lost.sum())} of {len(x)} paths to the event diverged, so its probability is not "
+            "known. Take more steps, or a threshold nearer to the model's fields."
+        )
     weight = torch.where(event.happens(x), mixture.weight, torch.zeros(len(x)).double())
     error = float(weight.std() / len(like) ** 0.5)
     return EventProbability(float(weight.mean()), error, x, weight, steps * len(like))
@@ -190,7 +200,8 @@ class _Step:
 
 def _above(low: Tensor, chance: Tensor) -> Tensor:
     """A standard normal value above ``low``, at the quantile 1 - ``chance`` of its law."""
-    inside = -torch.special.ndtri(chance * torch.special.ndtr(-low))
+    # erfc has the digits of a tail that torch's ndtr rounds to 0 beyond 8 s.d.
+    inside = -torch.special.ndtri(chance * 0.5 * torch.special.erfc(low / math.sqrt(2)))
     # where Phi(-low) has no digits: an exponential law of low z
     beyond = (low.clamp_min(0).square() - 2 * chance.log()).sqrt()
     return torch.where(low > 30, beyond, inside)
