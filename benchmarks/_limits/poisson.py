@@ -197,7 +197,7 @@ def run(report: Report, quick: bool) -> None:
         return lambda case: sd.recover(model, case.seen, members=MEMBERS, steps=steps, seed=3)
 
     for task in SEEN:
-        cases = [make_case(model, task, k, 4) for k in range(1 if quick else 6)]
+        cases = [make_case(model, task, k, 4) for k in range(1 if quick else 3)]
         rows = [measured("exact posterior draws", task, cases, exact, 0)]
         for steps, (error, low, high, score) in bounds.items():
             rows.append(measured(f"default, {steps} steps", task, cases, default(steps), steps))
