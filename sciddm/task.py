@@ -53,8 +53,8 @@ class Observed:
         grid of whole blocks.
     freedom : degrees of freedom of Student's law for the errors, where gross ones are expected; 4
         is usual. None is Gaussian.
-    limits : the lowest and highest value that the instrument gives, in the variable's units, None
-        for no limit: a value at a limit is known only to lie there or beyond.
+    limits : the lowest and highest value that the instrument gives, in the units of the one
+        variable seen, None for no limit: a value at a limit is known only to lie there or beyond.
     """
 
     values: xr.DataArray | xr.Dataset
@@ -64,7 +64,8 @@ class Observed:
     limits: tuple[float | None, float | None] = (None, None)
 
     def __post_init__(self) -> None:
-        if self.freedom is not None and self.limits != (None, None):
+        _check_limits(self.limits)
+        if self.freedom is not None and self._limited:
             raise InputError(
                 "Got degrees of freedom and limits; expected one of them: gross errors of an "
                 "instrument that saturates are not known."
@@ -81,6 +82,10 @@ class Observed:
         for dim, factor in self.coarsen.items():
             if factor < 1:
                 raise InputError(f"Got blocks of {factor} along {dim!r}; expected 1 or more.")
+
+    @property
+    def _limited(self) -> bool:
+        return any(limit is not None for limit in self.limits)
 
     @property
     def scalars(self) -> dict[str, xr.Variable]:
@@ -111,7 +116,7 @@ class Observed:
         one = torch.ones((), dtype=torch.float64)
         if self.freedom is not None:
             return StudentT(one, self.freedom)
-        if self.limits != (None, None):
+        if self._limited:
             low, high = (None if v is None else v / std for v in self.limits)
             return Censored(one, low, high)
         return Gaussian(one)
@@ -119,6 +124,11 @@ class Observed:
     def _names(self, codec: Codec) -> list[str]:
         ds = self.values
         names = [str(v) for v in ds.data_vars] if isinstance(ds, xr.Dataset) else [str(ds.name)]
+        if self._limited and len(names) > 1:
+            raise InputError(
+                f"Got limits {tuple(self.limits)} for {' and '.join(map(repr, names))}; expected "
+                "values of one variable, whose instrument has them."
+            )
         for name in names:
             if name not in codec.variables:
                 raise InputError(
@@ -176,6 +186,7 @@ class Observed:
         values = array.values.astype(np.float64).reshape(1 if case is None else len(case), -1)
         if np.isinf(values).any():
             raise InputError(f"Observed {name!r} holds an infinite value; remove it.")
+        values = self._within(values, array.dtype, name)
         std = error.values.astype(np.float64).reshape(values.shape)
         channel = list(codec.variables).index(name)
         if self.coarsen:
@@ -196,6 +207,22 @@ class Observed:
             first = int(np.argwhere(~np.isfinite(position).all(1))[0, 0])
             raise InputError(f"Observed point {first} of {name!r} has no position (NaN); drop it.")
         return _on_land(_Part(values, std, case, channel, position, ()), name, codec)
+
+    def _within(self, values: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
+        """``values``, those at a limit equal to it to the last digit, whatever type they had."""
+        for limit, side in zip(self.limits, (-1, 1), strict=True):
+            if limit is None:
+                continue
+            stored = float(kind.type(limit)) if kind.kind == "f" else limit
+            values = np.where(values == stored, limit, values)
+            beyond = values[side * values > side * limit]
+            if beyond.size:
+                raise InputError(
+                    f"Observed {name!r} holds {beyond[0]:g} beyond the limit {limit:g}, and "
+                    f"{beyond.size} such values; expected none that the instrument cannot give. "
+                    "Clip them where they mean the limit, or check the units of both."
+                )
+        return values
 
     def _blocks(self, array: xr.DataArray, rest: list[str], grid: Grid) -> tuple[int, ...]:
         """Grid points a block along each dim of the grid, checked against the values."""
@@ -263,6 +290,19 @@ class _Seen:
         operator = self.part.operator(self.index, codec)
         scale = torch.from_numpy(1 / self.std)
         return Function(lambda x: operator(x) * scale.to(x))
+
+
+def _check_limits(limits: object) -> None:
+    pair = isinstance(limits, tuple | list) and len(limits) == 2
+    numbers = [v for v in limits if v is not None] if isinstance(limits, tuple | list) else []
+    if not pair or not all(isinstance(v, int | float | np.number) and v == v for v in numbers):
+        raise InputError(
+            f"Got limits {limits!r}; expected the lowest and the highest value, a number or None."
+        )
+    if len(numbers) == 2 and not numbers[0] < numbers[1]:
+        raise InputError(
+            f"Got limits from {numbers[0]} to {numbers[1]}; expected the lower one first."
+        )
 
 
 def _join(seen: list[_Seen], codec: Codec, law: Noise) -> Observation:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +114,44 @@ def test_a_value_at_a_limit_is_a_bound(model: sd.Model) -> None:
     assert stats.kstest(value, law.cdf).pvalue > 1e-3
     exact = sd.recover(model, sd.Observed(at([7.0], [(4, 4)]), std=0.05), members=32)
     assert float(exact["h"].isel(y=4, x=4).std()) < 0.1 < 0.5 * value.std()
+
+
+WRONG_LIMITS = {
+    "one number": (7.0, "lowest and the highest"),
+    "three": ((1.0, 2.0, 3.0), "lowest and the highest"),
+    "nan": ((math.nan, 7.0), "lowest and the highest"),
+    "word": (("a", None), "lowest and the highest"),
+    "equal": ((7.0, 7.0), "lower one first"),
+    "beyond": ((None, 5.0), "6 beyond the limit 5"),
+    "all below": ((math.inf, None), "beyond the limit inf"),
+}
+
+
+@pytest.mark.parametrize(("limits", "words"), list(WRONG_LIMITS.values()), ids=list(WRONG_LIMITS))
+def test_wrong_limits_are_refused(model: sd.Model, limits: Any, words: str) -> None:
+    with pytest.raises(sd.InputError, match=words):
+        list(sd.Observed(at([6.0], [(1, 1)]), std=0.1, limits=limits).cases(model.codec))
+
+
+def test_limits_are_of_one_variable(model: sd.Model) -> None:
+    place, codec = at([6.0], [(1, 1)]), model.codec
+    assert isinstance(codec, Normaliser)
+    two = replace(codec, names=("h", "g"), mean=np.zeros((2, 1, 1)), std=np.ones(2))
+    both = xr.Dataset({"h": place, "g": place})
+    with pytest.raises(sd.InputError, match="'h' and 'g'"):
+        list(sd.Observed(both, std=0.1, limits=(None, 6.0)).cases(two))
+
+
+@pytest.mark.parametrize("limits", [(0.1, None), (None, 0.1)], ids=["low", "high"])
+def test_a_single_precision_value_is_at_its_limit(
+    model: sd.Model, limits: tuple[float | None, float | None]
+) -> None:
+    value = at([0.1], [(1, 1)]).astype(np.float32)
+    ((_, _, seen),) = sd.Observed(value, std=0.05, limits=limits).cases(model.codec)
+    side = -1.0 if limits[0] is None else 1.0
+    # a bound has no pull on a field far on its own side
+    far = seen.value(torch.full((1, 1, SIDE, SIDE), -side * 50.0))
+    assert float(seen.law.chi_square(seen.y, far)) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_wrong_questions_are_refused(model: sd.Model) -> None:
