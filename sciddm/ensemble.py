@@ -65,6 +65,16 @@ class Job:
             raise InputError(f"Got seed {self.seed}; expected a non-negative integer.")
         if self.steps is not None and self.steps < 2:
             raise InputError(f"Got {self.steps} steps; expected at least 2.")
+        if self.solver is not None and not isinstance(self.solver, Solver):
+            raise InputError(
+                f"Got solver {self.solver!r}; expected a value such as solve.Euler() (names are of "
+                "the command line: choices.SOLVERS)."
+            )
+        if self.rule is not None and not callable(self.rule):
+            raise InputError(
+                f"Got rule {self.rule!r}; expected a function of a denoiser and an observation "
+                "such as guide.MMPS (names are of the command line: choices.RULES)."
+            )
 
     @property
     def target(self) -> Model:
@@ -255,7 +265,8 @@ def run(
     finished = stores.done(store)
     total = len(cases) * -(-job.members // BLOCK)
     count = len(finished)
-    for block in stream(job, skip=lambda case, first: _key(labels, case, first, job) in finished):
+    blocks = stream(job, skip=lambda case, first: _key(labels, case, first, job) in finished)
+    for block in _served(blocks, store) if not finished else blocks:
         region = _region(labels, block.case, block.first, job)
         fields = block.fields.drop_vars(list(block.fields.coords))
         if labels:
@@ -267,6 +278,17 @@ def run(
     _sum_misfits(store)
     stores.finalize(store)
     return stores.open(store)
+
+
+def _served(blocks: Iterator[Block], store: Path) -> Iterator[Block]:
+    """``blocks``; where the first is refused, by a solver or rule that cannot serve the job, the
+    empty store is taken away."""
+    try:
+        yield next(blocks)
+    except InputError:
+        stores.discard(store)
+        raise
+    yield from blocks
 
 
 def _note_misfit(store: Path, key: str, misfit: Tensor) -> None:

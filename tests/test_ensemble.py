@@ -27,6 +27,7 @@ from sciddm.ensemble import BLOCK, Job
 from sciddm.errors import InputError, RunError
 from sciddm.guide import DPS, MMPS, Conditioned
 from sciddm.process import Process
+from sciddm.solve import Matched, Restart
 
 ROOT = Path(__file__).parents[1]
 SIDE = 12
@@ -624,6 +625,23 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(InputError, match=said):
         ensemble.run(Job(network, None, **numbers), tmp_path / "a.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+UNSERVED: dict[str, tuple[str, dict[str, Any]]] = {
+    "levels outside the grid": ("inside the grid", {"solver": Restart(high=1e6)}),
+    "no fluctuation": ("Got DPS", {"solver": Matched(), "rule": DPS}),
+    "a solver by name": ("Got solver 'euler'", {"solver": "euler"}),
+    "a rule by name": ("Got rule 'mmps'", {"rule": "mmps"}),
+}
+
+
+@pytest.mark.parametrize(("said", "numbers"), UNSERVED.values(), ids=UNSERVED.keys())
+def test_a_solver_or_rule_that_cannot_serve_leaves_nothing_behind(
+    said: str, numbers: dict[str, Any], network: sd.Model, truth: xr.Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        ensemble.run(Job(network, points(truth), 2, **numbers), tmp_path / "a.zarr")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -152,6 +152,11 @@ def done(path: Path | str) -> frozenset[str]:
     return frozenset(f.stem for f in (_partial(Path(path)) / "done").glob("*.json"))
 
 
+def discard(path: Path | str) -> None:
+    """Take an unfinished store away, with all that it holds; a finished one stays."""
+    shutil.rmtree(_partial(Path(path)), ignore_errors=True)
+
+
 def finalize(path: Path | str) -> Path:
     """Check that every region and chunk is there, write the manifest, and take the final name.
 
