@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import sciddm as sd
 from sciddm import choices, cli
 from sciddm.basis import Cosine
 from sciddm.covariance import Matern, Spectral
-from sciddm.data.codec import Grid, Normaliser
+from sciddm.data.codec import Grid, Normaliser, TwoValued
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Adams, Diffusion
@@ -116,6 +117,44 @@ def test_a_value_at_a_limit_is_a_bound(model: sd.Model) -> None:
     assert float(exact["h"].isel(y=4, x=4).std()) < 0.1 < 0.5 * value.std()
 
 
+WRONG_FIELDS: dict[str, tuple[str, Callable[[xr.Dataset], object]]] = {
+    "an array": ("in a DataArray", lambda ds: ds["h"]),
+    "elsewhere": ("model's own points", lambda ds: ds.assign_coords(y=AXIS + 1)),
+    "upside down": ("model's own points", lambda ds: ds.isel(y=slice(None, None, -1))),
+    "no coordinates": ("model's own points", lambda ds: ds.drop_vars(["y", "x"])),
+    "words as coordinates": ("along 'y'", lambda ds: ds.assign_coords(y=list("abcdefgh"))),
+    "other units": ("'cm'", lambda ds: ds.assign(h=ds["h"].assign_attrs(units="cm"))),
+    "words": ("expected numbers", lambda ds: ds.astype(str)),
+    "no case": ("0 values", lambda ds: ds.isel(time=[])),
+    "two dims": ("one further dim", lambda ds: ds.expand_dims("q")),
+    "a gap": ("not finite", lambda ds: ds.where(ds["y"] > 0)),
+}
+
+
+@pytest.mark.parametrize(("words", "wrong"), WRONG_FIELDS.values(), ids=WRONG_FIELDS.keys())
+def test_fields_that_are_not_the_models_have_no_density(
+    model: sd.Model, words: str, wrong: Callable[[xr.Dataset], Any]
+) -> None:
+    coords = {"y": AXIS, "x": AXIS}
+    fields = xr.Dataset({"h": (("time", "y", "x"), np.full((2, SIDE, SIDE), MEAN))}, coords)
+    with pytest.raises(sd.InputError, match=words):
+        sd.log_prob(model, wrong(fields), steps=3)
+    # single precision is no other grid
+    rounded = fields.assign_coords(y=AXIS.astype(np.float32))
+    assert np.isfinite(sd.log_prob(model, rounded, steps=3).values).all()
+
+
+@pytest.mark.parametrize("level", [4.0, 6.0, 9.9], ids=str)
+def test_an_event_of_two_values_is_that_of_the_draws(model: sd.Model, level: float) -> None:
+    """Draws are 0 or 10: every threshold between them asks the same, and every draw is 10."""
+    coarse = replace(model, codec=TwoValued(model.codec, "h", 0.0, 10.0))
+    found = sd.exceedance(coarse, at([level], [(2, 5)]), members=16, steps=12)
+    assert found.attrs["probability"] == pytest.approx(0.5, rel=0.05)
+    assert np.all(found["h"].isel(y=2, x=5) == 10)
+    with pytest.raises(sd.InputError, match="which is 0 or 10"):
+        sd.exceedance(coarse, at([level, 10.0], [(2, 5), (3, 3)]))
+
+
 WRONG_LIMITS = {
     "one number": (7.0, "lowest and the highest"),
     "three": ((1.0, 2.0, 3.0), "lowest and the highest"),
@@ -158,6 +197,10 @@ def test_wrong_questions_are_refused(model: sd.Model) -> None:
     place = at([6.0], [(1, 1)])
     with pytest.raises(sd.InputError, match="at least 2"):
         sd.exceedance(model, place, members=1)
+    wrong: Any
+    for wrong in (place.to_dataset(), place * np.nan, place.astype(str), 6.0):
+        with pytest.raises(sd.InputError, match="threshold"):
+            sd.exceedance(model, wrong)
     with pytest.raises(sd.InputError, match="one of them"):
         sd.Observed(place, std=1.0, freedom=4.0, limits=(0.0, None))
     with pytest.raises(sd.InputError, match="degrees of freedom"):
