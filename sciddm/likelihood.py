@@ -40,6 +40,7 @@ from sciddm.denoise import Context, Denoiser, Gaussian, interpolate
 from sciddm.errors import InputError
 from sciddm.process import Process, shift
 from sciddm.random import Streams
+from sciddm.solve.address import Silent
 from sciddm.solve.grids import Grid, LogKappa
 from sciddm.solve.singlestep import Singlestep
 from sciddm.solve.solvers import History, Solver
@@ -136,7 +137,7 @@ def log_prob(
     path = _Path(denoiser)
     alpha, beta, _ = (c.to(x) for c in process.coefficients(times[0]))
     x_t = shift(alpha * x, beta, context.anchor)
-    state, noiseless = History(), _Silent(0, (), ())
+    state, noiseless = History(), Silent(0, (), ())
     traces = []
     for k, t in enumerate(times):
         numbers = range(k * (probes or 0), (k + 1) * (probes or 0))
@@ -213,16 +214,6 @@ class _Path(Denoiser):
                 image = image - known.prior.joint(v, self.process.noise, gain)
             whole = whole + (v * image).flatten(1).sum(1) / len(numbers)
         return whole
-
-
-class _Silent(Streams):
-    """Stands where a deterministic solver needs no noise."""
-
-    def normal(self, like: Tensor) -> Tensor:
-        raise InputError(
-            "Got a solver that draws noise; the likelihood follows the probability flow: expected "
-            "a deterministic solver such as Heun() or Multistep()."
-        )
 
 
 def _trace(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context, Denoiser, Gaussian, interpolate
 from sciddm.errors import InputError
+from sciddm.solve.address import Silent
 from sciddm.solve.grids import Given, LogKappa
 from sciddm.solve.sampler import trajectory
 from sciddm.solve.singlestep import Singlestep
@@ -103,6 +104,7 @@ def refine(
 
     Parameters
     ----------
+    solver : a deterministic one; another is refused.
     x : (B, C, *grid), fields at ``kappa_max``: the more the better, 64 serve.
     candidates : levels to choose from, even in log kappa. A solver with memory costs candidates^3
         / 6 steps (one without, candidates^2 / 2), which need no evaluation if it takes one a step.
@@ -138,7 +140,11 @@ class Path:
         self._base = None if base is None else base.under(process)
         self.fields = [x]
         _EXACT.check(process, self.times)
+        solver.check(process, self.times)
         with torch.no_grad():
+            # one step over all levels: a solver that draws noise anywhere says so
+            t, s = self.times[0], self.times[-1]
+            solver.step(denoiser, x, t, s, context, History(), Silent(0, (), ()))
             for t, s in zip(self.times[:-1], self.times[1:], strict=True):
                 self.recorded.keep(self.fields[-1], t, context)
                 step = _EXACT.step(self.recorded, self.fields[-1], t, s, context, History(), None)

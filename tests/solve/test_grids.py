@@ -251,6 +251,18 @@ def test_costs_are_errors_of_single_steps() -> None:
         assert float(cost[h, i, j]) == pytest.approx(want, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [Euler(eta=1.0), solve.Restart(), solve.Langevin(), solve.StochasticAdams(), solve.Adaptive()],
+    ids=lambda s: type(s).__name__,
+)
+def test_a_grid_is_refined_for_solvers_without_noise(solver: solve.Solver) -> None:
+    """Single noisy steps differ from the flow by their noise, whatever the grid."""
+    x = 100 * torch.randn(2, 1, N, generator=torch.manual_seed(0), dtype=DOUBLE)
+    with pytest.raises(InputError, match="draws noise"):
+        refine(blobs(), solver, x, 5)
+
+
 @pytest.mark.parametrize("steps", [5, 8, 10])
 def test_a_refined_grid_beats_the_fixed_ones(steps: int) -> None:
     """On a mixture, at few evaluations, on other draws than it was found on."""
