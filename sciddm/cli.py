@@ -29,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except RunError as error:
         return _fail(error, 1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            raise
+        return _fail("not enough memory; take fewer members, or a smaller grid or batch.", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing half-written stands under a final name.", 130)
     except BrokenPipeError:

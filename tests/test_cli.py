@@ -314,6 +314,8 @@ def test_a_faulty_table_is_refused_and_nothing_is_drawn(
         (InputError("Got this,\n  expected that."), 2, "sciddm: Got this, expected that.\n"),
         (RunError("member 3 diverged"), 1, "sciddm: member 3 diverged\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 1, "fewer members"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "fewer members"),
     ],
 )
 def test_exit_codes(
