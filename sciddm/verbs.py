@@ -172,7 +172,7 @@ def generate(args: argparse.Namespace) -> None:
 
 def refine(args: argparse.Namespace) -> None:
     """A copy of the model whose sampler has the grid that is best at so many evaluations."""
-    out = recipe.free(args.out, args.overwrite, args.model)
+    out = recipe.free(args.out, args.overwrite, args.model, marker="model.json")
     import sciddm
     from sciddm.solve import Given
 

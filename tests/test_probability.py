@@ -276,6 +276,9 @@ def test_a_refined_grid_is_saved_with_the_model(
         )
     ]
     assert errors[1] < 0.9 * errors[0]
+    again = ["refine", folder, "-o", out, "--steps", "4", "--members", "8"]
+    assert cli.main(again) == 2 and cli.main([*again, "--overwrite"]) == 0
+    assert sd.load(out).sampler.steps == 4
     assert cli.main(["refine", folder, "-o", out, "--steps", "2", "--overwrite"]) == 2
 
 
