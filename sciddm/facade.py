@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from sciddm import ensemble
+from sciddm.denoise import Context
 from sciddm.ensemble import InBlocks, Job, Progress, Rule
 from sciddm.errors import InputError
 from sciddm.model import Model
@@ -94,20 +95,21 @@ def refined(model: Model, *, steps: int, members: int = 512, seed: int = 0) -> M
     ----------
     steps : evaluations of a draw on the new grid, 3 or more.
     members : draws that it is found on; with 64 it fits them rather than the model.
+
+    Raises `InputError` for a solver that draws noise.
     """
     if steps < 3 or members < 2:
         raise InputError(f"Got {steps} steps and {members} members; expected at least 3 and 2.")
     sampler = model.sampler
-    first = sampler.denoiser.process.times(2, sampler.kappa_max, sampler.kappa_min)[0]
-    blank = torch.zeros(members, model.codec.channels, *model.codec.grid.shape)
-    x = sampler.denoiser.process.start(blank, first, None, Streams.of(seed, members).at("start"))
+    shape = (members, model.codec.channels, *model.codec.grid.shape)
     with torch.no_grad():
+        x, _ = sampler.start(shape, Context(), Streams.of(seed, members))
         grid = refine(
             InBlocks(sampler.denoiser),
             sampler.solver,
             x,
             steps,
-            kappa_max=sampler.kappa_max,
+            kappa_max=sampler.highest,
             kappa_min=sampler.kappa_min,
             base=model.gaussian,
         )

@@ -22,7 +22,7 @@ from sciddm.covariance import Matern, Spectral
 from sciddm.data.codec import Grid, Normaliser, TwoValued
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.process import VE, LogLinear
-from sciddm.solve import Adams, Diffusion
+from sciddm.solve import Adams, Diffusion, Early, Euler, Given
 
 SIDE = 8
 AXIS = np.linspace(0, 1, SIDE)
@@ -280,6 +280,17 @@ def test_a_refined_grid_is_saved_with_the_model(
     assert cli.main(again) == 2 and cli.main([*again, "--overwrite"]) == 0
     assert sd.load(out).sampler.steps == 4
     assert cli.main(["refine", folder, "-o", out, "--steps", "2", "--overwrite"]) == 2
+
+
+def test_a_grid_is_refined_from_where_the_network_starts(model: sd.Model) -> None:
+    prior = model.gaussian
+    assert prior is not None
+    early = replace(model, sampler=replace(model.sampler, early=Early(prior, 20.0)))
+    grid = sd.refined(early, steps=4, members=8).sampler.grid
+    assert isinstance(grid, Given) and grid.kappas[0] == pytest.approx(20)
+    noisy = replace(model, sampler=replace(model.sampler, solver=Euler(eta=1.0)))
+    with pytest.raises(sd.InputError, match="draws noise"):
+        sd.refined(noisy, steps=4, members=8)
 
 
 class Curved(Denoiser):

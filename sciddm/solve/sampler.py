@@ -73,17 +73,25 @@ class Diffusion:
         """Network evaluations a draw."""
         return self.solver.evaluations(self.steps)
 
-    @torch.no_grad()
-    def __call__(self, shape: Sequence[int], context: Context, rng: Streams) -> Tensor:
+    @property
+    def highest(self) -> float | None:
+        """Noise level where the grid starts, or None for that of the process' clock."""
+        return self.kappa_max if self.early is None else self.early.kappa
+
+    def start(self, shape: Sequence[int], context: Context, rng: Streams) -> tuple[Tensor, Tensor]:
+        """The field (B, C, *grid) at the first of the times, and all times (N,)."""
         process = self.denoiser.process
-        high = self.kappa_max if self.early is None else self.early.kappa
-        times = self.grid.times(process, self.steps, high, self.kappa_min)
+        times = self.grid.times(process, self.steps, self.highest, self.kappa_min)
         blank = torch.zeros(tuple(shape))
         if self.early is None:
-            x = process.start(blank, times[0], context.anchor, rng.at("start"))
-        else:
-            first = process.times(2, self.kappa_max, self.kappa_min)[0]
-            x = self.early.start(self.denoiser, blank, first, times[0], context.anchor, rng)
+            return process.start(blank, times[0], context.anchor, rng.at("start")), times
+        first = process.times(2, self.kappa_max, self.kappa_min)[0]
+        x = self.early.start(self.denoiser, blank, first, times[0], context.anchor, rng)
+        return x, times
+
+    @torch.no_grad()
+    def __call__(self, shape: Sequence[int], context: Context, rng: Streams) -> Tensor:
+        x, times = self.start(shape, context, rng)
         for x_s in trajectory(self.denoiser, x, times, context, self.solver, rng):
             x = x_s
         return x
