@@ -195,6 +195,11 @@ class Kriged:
         # in float64: smooth operators and small errors make the system ill-conditioned
         rows = observation.operator.rows(self.blank[:1]).double()
         if self._gain is None or not torch.equal(rows, self._gain[0]):
+            if not observation.operator.affine(self.blank[:1]):
+                raise InputError(
+                    "Got observations that do not depend linearly on the field; optimal "
+                    "interpolation needs that they do. Use recover."
+                )
             gain = kalman_gain(self.gaussian.prior, rows, observation.covariance)
             self._gain = rows, gain.to(x)
         white = rng.at("error").normal(x.new_zeros(BLOCK, len(rows)))

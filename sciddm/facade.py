@@ -66,6 +66,7 @@ def krige(
     """The baseline of `recover`: optimal interpolation with the Gaussian model inside ``model``.
 
     Exact draws of the linear-Gaussian posterior, no network. Same parameters and form of result.
+    Raises `InputError` for errors that are not Gaussian, or values not linear in the field.
     """
     return ensemble.krige(Job(model, seen, members, seed, None, sizes), progress)
 

@@ -19,7 +19,7 @@ import sciddm as sd
 from sciddm import choices, cli
 from sciddm.basis import Cosine
 from sciddm.covariance import Matern, Spectral
-from sciddm.data.codec import Grid, Normaliser, TwoValued
+from sciddm.data.codec import Derived, Grid, Normaliser, TwoValued
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Adams, Diffusion, Early, Euler, Given
@@ -291,6 +291,18 @@ def test_a_grid_is_refined_from_where_the_network_starts(model: sd.Model) -> Non
     noisy = replace(model, sampler=replace(model.sampler, solver=Euler(eta=1.0)))
     with pytest.raises(sd.InputError, match="draws noise"):
         sd.refined(noisy, steps=4, members=8)
+
+
+def square(x: torch.Tensor) -> torch.Tensor:
+    return x**2
+
+
+def test_interpolation_is_refused_where_it_would_not_be_exact(model: sd.Model) -> None:
+    bent = replace(model, codec=Derived(model.codec, "power", {"units": "m2"}, square))
+    seen = sd.Observed(at([49.0], [(2, 5)]).rename("power"), std=2.0)
+    with pytest.raises(sd.InputError, match="linearly"):
+        sd.krige(bent, seen, members=2)
+    assert sd.recover(bent, seen, members=8, steps=16).attrs["misfit_sd"] < 2
 
 
 class Curved(Denoiser):
