@@ -22,7 +22,7 @@ from sciddm import config, recipe
 def main(run: config.Run) -> None:
     """Observe each case at its own random points, recover it, score all cases together."""
     ask, data = config.need(run.evaluate, "evaluate"), config.need(run.data, "data")
-    out = recipe.free(ask.out, run.overwrite, ask.model, data.store)
+    out = recipe.free(ask.out, run.overwrite, ask.model, data.store, marker=None)
 
     import sciddm
     from sciddm import score, verbs

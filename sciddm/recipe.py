@@ -183,20 +183,21 @@ def bind(
 
 
 def free(
-    given: str | Path, overwrite: bool, *inputs: str | Path, marker: str = "zarr.json"
+    given: str | Path, overwrite: bool, *inputs: str | Path, marker: str | None = "zarr.json"
 ) -> Path:
     """Where a result may go, checked before any work: free, or an old result to ``overwrite``.
 
-    Raises `InputError` for an output that is one of the ``inputs``, one that exists, and a folder
-    without ``marker``: that is nothing of ours and is never replaced.
+    Raises `InputError` for an output that is one of the ``inputs``, one that exists, and what is no
+    folder with ``marker``, or no file where that is None: it is not ours and is never replaced.
     """
     out = Path(given)
     if out.resolve() in [Path(source).resolve() for source in inputs]:
         raise InputError(f"Got output {str(out)!r}, which is the input; choose another name.")
     if out.exists() and not overwrite:
         raise InputError(f"Got output {str(out)!r}, which exists; say --overwrite to replace it.")
-    if out.is_dir() and not (out / marker).is_file():
-        raise InputError(f"Got output {str(out)!r}, a folder without {marker}; it is not replaced.")
+    if out.exists() and not (out if marker is None else out / marker).is_file():
+        wanted = "a file" if marker is None else f"a folder with {marker}"
+        raise InputError(f"Got output {str(out)!r}, which is not {wanted}; it is not replaced.")
     return out
 
 

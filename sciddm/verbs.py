@@ -274,7 +274,7 @@ def table(rows: Mapping[str, Mapping[str, float]], as_json: bool) -> None:
 
 def plot(args: argparse.Namespace) -> None:
     """Maps of one case of a field, or a fan along the one dim of a series."""
-    out = recipe.free(args.out, args.overwrite, args.ensemble)
+    out = recipe.free(args.out, args.overwrite, args.ensemble, marker=None)
     from sciddm import plot
 
     if args.truth is None:
