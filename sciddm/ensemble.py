@@ -59,6 +59,14 @@ class Job:
     solver: Solver | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, Model) or not isinstance(self.seen, Observed | None):
+            raise InputError(
+                f"Got a {type(self.model).__name__} and a {type(self.seen).__name__}; expected a "
+                "model (sciddm.load) and what is seen (sciddm.Observed)."
+            )
+        for number in (self.members, self.seed, 2 if self.steps is None else self.steps):
+            if not isinstance(number, int | np.integer):
+                raise InputError(f"Got {number!r} for members, seed or steps; expected an integer.")
         if self.members < 1:
             raise InputError(f"Got {self.members} members; expected at least 1.")
         if self.seed < 0:

@@ -614,6 +614,9 @@ NUMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "a negative seed": ("seed -1", {"members": 1, "seed": -1}),
     "one step": ("1 steps; expected at least 2", {"members": 1, "steps": 1}),
     "no step": ("0 steps", {"members": 1, "steps": 0}),
+    "half a step": ("2.5 for members, seed or steps", {"members": 1, "steps": 2.5}),
+    "half a member": ("2.5 for members", {"members": 2.5}),
+    "values alone": ("a DataArray; expected", {"members": 1, "seen": xr.DataArray(1.0)}),
     "an unknown dim": ("no dimension 'z'. There are: y, x", {"members": 1, "sizes": {"z": 4}}),
     "one point": ("1 points along 'x'", {"members": 1, "sizes": {"x": 1}}),
 }
@@ -624,7 +627,7 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_written(
     said: str, numbers: dict[str, Any], network: sd.Model, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=said):
-        ensemble.run(Job(network, None, **numbers), tmp_path / "a.zarr")
+        ensemble.run(Job(network, **{"seen": None} | numbers), tmp_path / "a.zarr")
     assert list(tmp_path.iterdir()) == []
 
 
