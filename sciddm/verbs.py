@@ -174,14 +174,11 @@ def refine(args: argparse.Namespace) -> None:
     """A copy of the model whose sampler has the grid that is best at so many evaluations."""
     out = recipe.free(args.out, args.overwrite, args.model, marker="model.json")
     import sciddm
-    from sciddm.solve import Given
 
     model = sciddm.load(args.model)
     found = sciddm.refined(model, steps=args.steps, members=args.members, seed=args.seed)
     found.save(out, overwrite=args.overwrite)
-    grid = found.sampler.grid
-    assert isinstance(grid, Given)  # what an optimiser returns
-    levels = [round(v, 5) for v in grid.kappas]
+    levels = [round(v, 5) for v in vars(found.sampler.grid)["kappas"]]
     _show({"model": str(out), "steps": args.steps, "noise_levels": levels}, args.json)
 
 
