@@ -53,12 +53,18 @@ def main() -> None:
     with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
         running = {pool.submit(part, name, args.quick): name for name in chosen}
         for done in as_completed(running):
-            found, text, seconds = done.result()
-            print(f"{text}\n{running[done]}: {seconds:.0f} s")
+            name = running[done]
+            try:
+                found, text, seconds = done.result()
+            except Exception as fault:  # one part that broke does not take the others with it
+                print(f"{name} broke: {fault!r}")
+                report.claim(f"{name} ran to its end", 0, 1, 1)
+                continue
+            print(f"{text}\n{name}: {seconds:.0f} s")
             sys.stdout.flush()
             report.claims += found.claims
             report.tables |= found.tables
-            report.settings["seconds"][running[done]] = round(seconds, 1)  # type: ignore[index]
+            report.settings["seconds"][name] = round(seconds, 1)  # type: ignore[index]
     report.finish(args.json)
 
 
