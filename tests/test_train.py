@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -418,7 +419,14 @@ def test_an_interrupt_is_an_interrupt(
 ) -> None:
     """Not an exit of another library's choice; and the next interrupt is heard again."""
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(train, "denoising_loss", lambda *a, **k: signal.raise_signal(signal.SIGINT))
+
+    def interrupted(*args: object, **numbers: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        heard = time.monotonic() + 20
+        while time.monotonic() < heard:  # beside other threads it may come a moment later
+            pass
+
+    monkeypatch.setattr(train, "denoising_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.fit(untrained(darcy), darcy, SHORT)
     assert signal.getsignal(signal.SIGINT) is handler
