@@ -33,24 +33,35 @@ from sciddm.observe import Observation
 from sciddm.observe.noise import Gaussian as Normal
 from sciddm.random import Streams, normal
 
+TIMES = 64
+"""Times whose V A^T must fit into the memory for any of them to be kept."""
+
 
 class Known(NamedTuple):
-    """What the observations see of V at one time, all (n, n), float64.
+    """What the observations see of V at one time, float64.
 
-    spread : A V A^T. chol : Cholesky factor of A V A^T + R. surprise : the law of the gap, where V
-    is measured; the last two are of Gaussian errors only.
+    covariance : V. images : V A^T (n, C, *grid), where it is small enough to be kept. spread :
+    A V A^T (n, n). chol : Cholesky factor of A V A^T + R. surprise : the law of the gap, where V is
+    measured; the last two are of Gaussian errors only.
     """
 
+    covariance: LinearMap
+    images: Tensor | None
     spread: Tensor
     chol: Tensor | None
     surprise: Surprise | None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the tensors that are kept, about."""
+        return 3 * self.spread.nbytes + (0 if self.images is None else self.images.nbytes)
 
 
 class Gain:
     """V A^T (A V A^T + R)^{-1} for one operator and one error law, remembered by time.
 
-    Members, and cases that share their sensors, share it. Only (n, n) is kept of a time; V itself
-    is applied to the members.
+    Members, and cases that share their sensors, share it. Where V A^T is large only (n, n) is kept
+    of a time, and V is applied to the members.
 
     Parameters
     ----------
@@ -70,21 +81,24 @@ class Gain:
         if key in self._known:
             return self._known[key]
         rows = self.rows(like)
-        spread = gram(rows, self.moments.covariance(t.reshape(()))(rows))
-        known = Known(spread, None, None)
+        covariance = self.moments.covariance(t.reshape(()))
+        images = covariance(rows)
+        spread = gram(rows, images)
+        kept = images if images.nbytes * TIMES <= self.memory else None
+        known = Known(covariance, kept, spread, None, None)
         if isinstance(self.observation.law, Normal):
             noise = self.observation.covariance
             surprise = None if self.moments.exact else Surprise(spread, noise)
-            known = Known(spread, factor(spread + noise), surprise)
-        if (len(self._known) + 1) * 3 * spread.nbytes <= self.memory:
+            known = Known(covariance, kept, spread, factor(spread + noise), surprise)
+        if (len(self._known) + 1) * known.nbytes <= self.memory:
             self._known[key] = known
         return known
 
-    def pull(self, t: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+    def pull(self, known: Known, weight: Tensor, like: Tensor) -> Tensor:
         """V A^T w, of the shape and type of ``like`` (B, C, *grid), of weights (B, n)."""
-        rows = self.rows(like)
+        rows = self.rows(like) if known.images is None else known.images
         moved = (weight.double() @ rows.flatten(1)).view(len(weight), *rows.shape[1:])
-        return self.moments.covariance(t.reshape(()))(moved).to(like)
+        return (known.covariance(moved) if known.images is None else moved).to(like)
 
     def affine(self, like: Tensor) -> bool:
         """Whether the operator is affine, so that one linearisation serves every field."""
@@ -159,7 +173,7 @@ class Conditioned(Denoiser):
 
         def update(d: Tensor) -> Tensor:
             weight = d if known.chol is None else solve(known.chol, d)
-            return self._gain.pull(t, weight, x_hat)
+            return self._gain.pull(known, weight, x_hat)
 
         return x_hat + self.moments.respond(x_hat, gap, self._gain.rows(x_t), update)
 
@@ -193,7 +207,7 @@ class Conditioned(Denoiser):
         e = normal(blank, None if rng is None else rng.at(f"{rng.purpose} error", rng.step))
         rows = self._gain.rows(like).flatten(1).to(like)
         gap = v.flatten(1) @ rows.T + e @ chol.T
-        return v - self._gain.pull(t, solve(known.chol, gap), v)
+        return v - self._gain.pull(known, solve(known.chol, gap), v)
 
     def given(self, observation: Observation) -> Conditioned:
         """The same sensors and errors with other values; shares the gains."""
