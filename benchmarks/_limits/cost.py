@@ -4,7 +4,7 @@ The trained Poisson network at 64 x 64, 3 % of the solution seen with 1e-3 of it
 take their published numbers of steps; their weights were stated for a solution of s.d. 0.5 on
 128 x 128 points, so the misfit is put into that unit and the weight of FunDPS divided by 4, the
 ratio of the numbers of points. The prior here is on the coefficient alone, so that weight is a
-guess: the whole run takes a quarter, one and four times of it, --quick the best of these.
+guess: the whole run takes a quarter, one and four times of it, --quick the best that was found.
 """
 
 from __future__ import annotations
