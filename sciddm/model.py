@@ -101,6 +101,7 @@ CLASSES: dict[str, type] = {
         nn.FNO,
         nn.UNO,
         pde.Poisson,
+        pde.Helmholtz,
         pde.Darcy,
         codecs.Grid,
         codecs.Normaliser,

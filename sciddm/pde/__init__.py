@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sciddm.pde.elliptic import Darcy, Poisson
+from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson
 from sciddm.pde.random_field import GaussianField
 
-__all__ = ["Darcy", "GaussianField", "Poisson"]
+__all__ = ["Darcy", "GaussianField", "Helmholtz", "Poisson"]

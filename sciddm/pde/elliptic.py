@@ -1,12 +1,13 @@
-"""Two elliptic problems on node grids of the unit square, differentiable in their coefficient.
+"""Three elliptic problems on node grids of the unit square, differentiable in their coefficient.
 
-    Poisson    Laplace u = a                  u = 0 on the ring
-    Darcy      -div(a grad u) = 1             u = 0 on the ring,  a > 0
+    Poisson      Laplace u = a                  u = 0 on the ring
+    Helmholtz    Laplace u + k^2 u = a          u = 0 on the ring,  k^2 no eigenvalue of -Laplace
+    Darcy        -div(a grad u) = 1             u = 0 on the ring,  a > 0
 
-Both use the five-point scheme on the nodes ``i / (S - 1)``. Poisson is linear and diagonal in the
-sine basis. Darcy takes the flux through a face as ``-a_f (u_j - u_i) / h`` where ``a_f`` is the
-harmonic mean of the two nodes' values, exact for a jump halfway between them; what leaves one cell
-enters the next, so mass is conserved at every cell.
+All use the five-point scheme on the nodes ``i / (S - 1)``. Poisson and Helmholtz are linear and
+diagonal in the sine basis. Darcy takes the flux through a face as ``-a_f (u_j - u_i) / h`` where
+``a_f`` is the harmonic mean of the two nodes' values, exact for a jump halfway between them; what
+leaves one cell enters the next, so mass is conserved at every cell.
 
 The matrix ``A(a)`` of Darcy is symmetric, positive definite and of half bandwidth ``S - 2``. A
 banded Cholesky factorisation beats sparse LU up to 128 points a side (2.2 ms against 4.2 ms at 64,
@@ -18,7 +19,7 @@ and is itself made of differentiable pieces, so second derivatives exist.
 
 References:
     DiffusionPDE: Generative PDE-Solving Under Partial Observation, Huang, Yang, Wang and Park,
-    2024, https://arxiv.org/abs/2406.17763 (the two problems; their Darcy scheme differs).
+    2024, https://arxiv.org/abs/2406.17763 (the problems; their Darcy scheme differs).
 """
 
 from __future__ import annotations
@@ -55,6 +56,38 @@ class Poisson:
         inner = a[..., 1:-1, 1:-1]
         eigenvalues = _eigenvalues(a.shape[-2], a.shape[-1], a.dtype, a.device)
         return pad(dst1(dst1(inner) / eigenvalues), (1, 1, 1, 1))
+
+
+@final
+@dataclass(frozen=True)
+class Helmholtz:
+    """Solve ``Laplace u + k^2 u = a`` with ``u = 0`` on the ring: ``a (B, 1, H, W) -> u`` alike.
+
+    Values of ``a`` on the ring are not used. Linear in ``a`` and self-adjoint. Above the lowest
+    eigenvalue of ``-Laplace``, ``k = pi sqrt(2)``, the solution oscillates, and near any of them
+    one mode outgrows all others.
+
+    Args:
+        wavenumber: ``k``, in radians per side of the square; 1 is the benchmark's, 0 is Poisson.
+
+    Raises:
+        InputError: a wrong shape, a wavenumber that is negative or not finite, or ``k^2`` within
+            1e-8 of an eigenvalue of the grid, relative: no solution, or no unique one.
+    """
+
+    wavenumber: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.wavenumber < math.inf:
+            raise InputError(
+                f"Got wavenumber {self.wavenumber:g}; expected a finite number of at least 0, "
+                "the benchmark uses 1."
+            )
+
+    def __call__(self, a: Tensor) -> Tensor:
+        _check(a)
+        symbol = _helmholtz_symbol(a.shape[-2], a.shape[-1], self.wavenumber, a.dtype, a.device)
+        return pad(dst1(dst1(a[..., 1:-1, 1:-1]) / symbol), (1, 1, 1, 1))
 
 
 @final
@@ -184,6 +217,25 @@ def _check(a: Tensor) -> None:
             f"Got a field of shape {tuple(a.shape)} and type {a.dtype}; expected floating "
             "point (B, 1, H, W) with at least 3 nodes a side, e.g. a[:, None].float()."
         )
+
+
+@functools.lru_cache(maxsize=32)
+def _helmholtz_symbol(
+    h: int, w: int, wavenumber: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Eigenvalues of ``Laplace + k^2``; refuses a ``k^2`` that is one of ``-Laplace``."""
+    with torch.inference_mode(False):
+        laplace = _eigenvalues(h, w, torch.float64, torch.device("cpu"))
+        shifted = laplace + wavenumber**2
+        worst = int(shifted.abs().argmin())
+        if float(shifted.reshape(-1)[worst].abs()) <= 1e-8 * wavenumber**2:
+            row, column = divmod(worst, w - 2)
+            raise InputError(
+                f"Got wavenumber {wavenumber:.12g}, a resonance of the {h} x {w} grid (mode "
+                f"{row + 1}, {column + 1}): there is no unique solution; expected k^2 off the "
+                "eigenvalues, shift the wavenumber a little."
+            )
+        return shifted.to(device=device, dtype=dtype)
 
 
 @functools.lru_cache(maxsize=32)

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import scipy.sparse
+import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
 from sciddm.errors import InputError
-from sciddm.pde.elliptic import Darcy, Poisson, darcy_operator, faces, solve_darcy
+from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson, darcy_operator, faces, solve_darcy
 from sciddm.pde.grid import laplacian, nodes
 from sciddm.pde.random_field import GaussianField
 
@@ -64,6 +67,81 @@ def test_poisson_in_float32_is_close_to_float64() -> None:
     assert single.dtype == torch.float32
     error = (single - exact).norm() / exact.norm()
     assert 1e-9 < float(error) < 2e-6
+
+
+@pytest.mark.parametrize("wavenumber", [1.0, 4.4, 5.0, 23.7])
+@pytest.mark.parametrize("shape", [(2, 1, 64, 64), (3, 1, 17, 40), (1, 1, 3, 3)])
+def test_helmholtz_solves_its_scheme_to_rounding(shape: tuple[int, ...], wavenumber: float) -> None:
+    a = _positive(*shape) - 0.8
+    u = Helmholtz(wavenumber)(a)
+    residual = _inner(laplacian(u) + wavenumber**2 * u - a)
+    # Rounding of u times the largest row sum of the scheme.
+    size = 8 * (max(shape) - 1) ** 2 * float(u.abs().max())
+    assert float(residual.abs().max()) < 1e-13 * (1 + size)
+    assert float(_ring(u).abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("wavenumber", [0.0, 1.0, 9.3])
+def test_helmholtz_is_the_sparse_direct_solution(wavenumber: float) -> None:
+    # Every node an unknown, the ring as identity rows with 0 at the right: the published assembly.
+    size = 24
+    second = scipy.sparse.diags([1.0, -2.0, 1.0], [-1, 0, 1], shape=(size, size)) * (size - 1) ** 2
+    one = scipy.sparse.identity(size)
+    matrix = scipy.sparse.kron(second, one) + scipy.sparse.kron(one, second)
+    matrix = (matrix + wavenumber**2 * scipy.sparse.identity(size * size)).tocsr()
+    inside = np.zeros((size, size))
+    inside[1:-1, 1:-1] = 1.0
+    keep = scipy.sparse.diags(inside.ravel())
+    matrix = keep @ matrix + scipy.sparse.identity(size * size) - keep
+    a = GaussianField().draw(2, size, seed=3)
+    for source, found in zip(a[:, 0].numpy(), Helmholtz(wavenumber)(a)[:, 0].numpy(), strict=True):
+        exact = scipy.sparse.linalg.spsolve(matrix.tocsc(), (inside * source).ravel())
+        np.testing.assert_allclose(found.ravel(), exact, rtol=0, atol=1e-12 * np.abs(exact).max())
+
+
+def test_helmholtz_without_a_wave_is_poisson_and_a_sine_is_divided_by_its_symbol() -> None:
+    a = _positive(2, 1, 12, 31)
+    assert torch.equal(Helmholtz(0.0)(a), Poisson()(a))
+    y, x = nodes(33)[:, None], nodes(33)[None, :]
+    mode = (torch.sin(2 * math.pi * y) * torch.sin(3 * math.pi * x))[None, None]
+    steps = [2 * 32 * math.sin(k * math.pi / 64) for k in (2, 3)]
+    symbol = 7.0**2 - steps[0] ** 2 - steps[1] ** 2
+    torch.testing.assert_close(Helmholtz(7.0)(mode), mode / symbol, rtol=0, atol=1e-15)
+
+
+def test_helmholtz_is_second_order_on_a_manufactured_solution() -> None:
+    errors, k = [], 6.0
+    for size in (17, 33, 65):
+        y, x = nodes(size)[:, None], nodes(size)[None, :]
+        bump = y * (1 - y) * torch.exp(y)
+        exact = bump * torch.sin(math.pi * x)
+        source = -y * (y + 3) * torch.exp(y) + (k**2 - math.pi**2) * bump
+        found = Helmholtz(k)((source * torch.sin(math.pi * x))[None, None])[0, 0]
+        errors.append(float((found - exact).abs().max()))
+    orders = [math.log2(errors[i] / errors[i + 1]) for i in range(2)]
+    assert orders == pytest.approx([2.0, 2.0], abs=0.1)
+
+
+def test_helmholtz_is_its_own_adjoint_and_its_own_gradient() -> None:
+    a, b = _positive(2, 1, 20, 20).requires_grad_(), _positive(2, 1, 20, 20).flip(-1)
+    solve = Helmholtz(4.0)
+    product = (solve(a) * b).sum()
+    torch.testing.assert_close(product, (a * solve(b)).sum())
+    (gradient,) = torch.autograd.grad(product, a)
+    torch.testing.assert_close(gradient, solve(b))
+
+
+def test_a_resonant_wavenumber_is_refused_in_one_line() -> None:
+    size = 20
+    square = sum((2 * (size - 1) * math.sin(k * math.pi / (2 * (size - 1)))) ** 2 for k in (1, 2))
+    a = _positive(1, 1, size, size)
+    with pytest.raises(InputError, match=r"resonance of the 20 x 20 grid \(mode [12], [12]\)"):
+        Helmholtz(math.sqrt(square))(a)
+    # The same wavenumber is off the eigenvalues of another grid, where it is solved.
+    assert bool(torch.isfinite(Helmholtz(math.sqrt(square))(_positive(1, 1, 21, 21))).all())
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="expected a finite number of at least 0"):
+            Helmholtz(bad)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 33, 33), (2, 1, 9, 21), (2, 1, 21, 9), (1, 1, 5, 3)])
@@ -175,8 +253,8 @@ def test_a_coefficient_that_is_not_elliptic_is_refused(value: float) -> None:
         Darcy()(a)
 
 
-@pytest.mark.parametrize("solve", [Poisson(), Darcy()])
-def test_bad_shapes_are_named(solve: Poisson | Darcy) -> None:
+@pytest.mark.parametrize("solve", [Poisson(), Helmholtz(), Darcy()])
+def test_bad_shapes_are_named(solve: Poisson | Helmholtz | Darcy) -> None:
     for bad in (torch.ones(8, 8), torch.ones(2, 2, 8, 8), torch.ones(1, 1, 8, 2)):
         with pytest.raises(InputError, match=r"expected floating point \(B, 1, H, W\)"):
             solve(bad)
