@@ -25,6 +25,7 @@ from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
 from sciddm.data import disk
 from sciddm.data.codec import Codec
+from sciddm.data.frame import Framed
 from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
 from sciddm.solve import Diffusion, Solver
@@ -107,6 +108,7 @@ CLASSES: dict[str, type] = {
         codecs.Normaliser,
         codecs.Derived,
         codecs.TwoValued,
+        Framed,
         Task,
         View,
     )
