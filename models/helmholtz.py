@@ -1,0 +1,80 @@
+"""Helmholtz's equation: the coefficient and the solution from sparse values of either.
+
+Draws p(what given what)
+    p(coefficient, solution | points of either or both, with any error). The prior is on the
+    coefficient; the five-point solver makes the solution, so every member is exactly consistent.
+    Both are 0 on the ring: the diffusion has no frame, the codec puts it on.
+Process and noise
+    Variance exploding, white noise, kappa from 0.01 to 1000.
+Backbone
+    Spectral operator on cosines with 1x1 local maps (resolution-free), on a Gaussian base with a
+    Matern-like density fitted to the training coefficients by Whittle's likelihood.
+Trained on
+    `datasets/helmholtz.py`, size small: 9,000 fields at 64 x 64.
+Scores
+    `python benchmarks/pde_recovery.py`; see models/helmholtz/card.md.
+Do not use for
+    Coefficients of another law or with another edge, other wavenumbers, boundary values or
+    domains than the unit square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import xarray as xr
+
+import sciddm
+from sciddm import fit, nn
+from sciddm.basis import Cosine
+from sciddm.covariance import PowerLaw, Spectral, ZeroMean
+from sciddm.data import split
+from sciddm.data.codec import Derived, Normaliser, encoded
+from sciddm.data.frame import Framed
+from sciddm.denoise import Gaussian, Preconditioned
+from sciddm.pde import Helmholtz
+from sciddm.process import VE, LogLinear
+from sciddm.solve import Diffusion
+
+
+def build(
+    ds: xr.Dataset,
+    *,
+    modes: int = 12,
+    width: int = 24,
+    blocks: int = 3,
+    steps: int = 32,
+    base: bool = True,
+) -> sciddm.Model:
+    """An untrained model: the base is fitted here, the network starts at zero."""
+    train = split.select(ds, "train")
+    inner = Framed(Normaliser.fit(train, ("coefficient",), "sample"))
+    attrs = {k: v for k, v in ds["solution"].attrs.items() if isinstance(v, str)}
+    codec = Derived(inner, "solution", attrs, Helmholtz(1.0))
+    fields = encoded(train, inner, "sample")
+    density = ZeroMean(fit.power_law(fields, Cosine(), (1.0, 1.0)))
+    process = VE(clock=LogLinear(0.01, 1000.0))
+    prior = Gaussian(torch.zeros(()), Spectral(density, (1.0, 1.0), Cosine()), process)
+    torch.manual_seed(0)
+    backbone = nn.SpectralOperator(2 if base else 1, 1, (modes, modes), width, blocks)
+    denoiser = Preconditioned(backbone, process, prior if base else None)
+    task = sciddm.Task(sciddm.View(("coefficient", "solution")))
+    return sciddm.Model(task, codec, Diffusion(denoiser, steps=steps), moments=prior)
+
+
+def exact(trained: sciddm.Model) -> sciddm.Model:
+    """``trained`` with the true prior of the data set in the place of its network: the floor."""
+    framed = trained.codec.inner if isinstance(trained.codec, Derived) else trained.codec
+    if not isinstance(framed, Framed) or not isinstance(framed.inner, Normaliser):
+        raise sciddm.InputError("Got another model; expected one built by this recipe.")
+    # the data set: (k^2 + tau^2)^(-alpha) with tau = 3, alpha = 2, scale tau^(alpha - 1), mean 0
+    inner = replace(framed.inner, mean=np.zeros_like(framed.inner.mean))
+    law = ZeroMean(PowerLaw(2.0, 3.0, 3.0 / float(inner.std[0])))
+    prior = Gaussian(
+        torch.zeros(()), Spectral(law, (1.0, 1.0), Cosine()), trained.sampler.denoiser.process
+    )
+    sampler = Diffusion(prior, steps=20)
+    codec = replace(trained.codec, inner=replace(framed, inner=inner))
+    return replace(trained, codec=codec, sampler=sampler, moments=prior)
