@@ -1,0 +1,103 @@
+"""A benchmark of several parts: each runs in a process of its own, two at a time.
+
+A part is a module with ``run(report, quick)``; one that offers a larger size has ``large(report,
+quick)`` too, which ``--large`` runs after it. A part that breaks, or is killed, is a claim that
+fails and takes no other part with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib import import_module
+
+from _report import Report
+
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The parts of a benchmark.
+
+    name : of the benchmark. package : where its parts are modules. parts : by name, longest first;
+    the tables are printed as the parts end. alone : parts that measure time, run one by one after
+    the others.
+    """
+
+    name: str
+    package: str
+    parts: Sequence[str]
+    alone: Sequence[str] = ()
+
+    def main(self, doc: str) -> None:
+        """Read the flags, run the parts that were asked for, print and exit as `Report.finish`."""
+        args = self.arguments(doc)
+        chosen = args.part or [*self.parts, *self.alone]
+        settings = {"quick": args.quick, "large": args.large, "parts": chosen, "seconds": {}}
+        report = Report(self.name, settings)
+        for names, workers in (
+            ([n for n in chosen if n not in self.alone], WORKERS),
+            ([n for n in chosen if n in self.alone], 1),
+        ):
+            with ThreadPoolExecutor(workers) as pool:
+                running = {pool.submit(self._apart, n, args.quick, args.large): n for n in names}
+                for done in as_completed(running):
+                    self._add(report, running[done], done)
+        report.finish(args.json)
+
+    def arguments(self, doc: str) -> argparse.Namespace:
+        """The flags, and the parts that are wanted (none: all)."""
+        parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+        known = [*self.parts, *self.alone]
+        parser.add_argument("part", nargs="*", help=f"of {', '.join(known)}; all by default")
+        parser.add_argument("--quick", action="store_true", help="at most 8 minutes on 2 cores")
+        parser.add_argument("--large", action="store_true", help="128 x 128 too, where offered")
+        parser.add_argument("--json", action="store_true", help="end with one JSON object")
+        args = parser.parse_args()
+        for name in args.part:
+            if name not in known:
+                parser.error(f"got part {name!r}, expected of {', '.join(known)}")
+        return args
+
+    def _apart(self, name: str, quick: bool, large: bool) -> tuple[Report, str, float]:
+        """One part in a process that ends with it, so that what kills it kills nothing else."""
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(part, self.name, self.package, name, quick, large).result()
+
+    def _add(self, report: Report, name: str, done: Future[tuple[Report, str, float]]) -> None:
+        try:
+            found, text, seconds = done.result()
+        except Exception as fault:  # one part that broke does not take the others with it
+            print(f"\n{name} broke: {fault!r}")
+            traceback.print_exception(fault, file=sys.stderr)
+            report.claim(f"{name} ran to its end", 0, 1, 1)
+            return
+        print(f"{text}\n{name}: {seconds:.0f} s")
+        sys.stdout.flush()
+        report.claims += found.claims
+        report.tables |= found.tables
+        report.settings["seconds"][name] = round(seconds, 1)
+
+
+def part(
+    benchmark: str, package: str, name: str, quick: bool, large: bool
+) -> tuple[Report, str, float]:
+    """Run one part: its report, what it printed and its seconds."""
+    report = Report(benchmark, {})
+    start = time.monotonic()
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        module = import_module(f"{package}.{name}")
+        module.run(report, quick)
+        if large and "large" in vars(module):
+            module.large(report, quick)
+    return report, text.getvalue(), time.monotonic() - start
