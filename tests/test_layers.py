@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 TENSOR_SIDE = {
     "random", "covariance", "basis", "process", "denoise", "calibrate", "fit", "solve", "observe",
-    "guide", "nn", "pde", "tree", "checkpoint", "particle", "sde", "likelihood",
+    "guide", "nn", "pde", "tree", "checkpoint", "particle", "sde", "likelihood", "wavelet",
 }  # fmt: skip
 SEAM = {
     "data/window.py", "data/codec.py", "data/frame.py", "task.py", "model.py", "ensemble.py",
