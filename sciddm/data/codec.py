@@ -50,9 +50,13 @@ class Grid:
     def position(self, dim: str, values: np.ndarray) -> np.ndarray:
         """Fractional index of coordinate ``values`` along ``dim``; outside is extrapolated.
 
-        Longitudes outside are first moved by whole turns, where that brings them inside.
+        Longitudes outside are first moved by whole turns, where that brings them inside. On an axis
+        with a `period` every value is inside; beyond the last point lies the first.
         """
         axis = self.coords[dim]
+        period = self.period(dim)
+        if period is not None:
+            return np.round((values - axis[0]) * (len(axis) / period), 9) % len(axis)
         if dim == find(self.template(), "longitude"):
             low, high = axis.min(), axis.max()
             turned = low + (values - low) % 360
@@ -68,8 +72,28 @@ class Grid:
             at = np.where(values > axis[-1], index[-1] + (values - axis[-1]) * slope1, at)
         return at
 
+    def period(self, dim: str) -> float | None:
+        """Length after which ``dim`` begins again: its attribute ``period``, which is its number of
+        points times their spacing; 360 for longitudes around the globe; else None.
+
+        Raises `InputError` where the attribute does not fit rising, even points.
+        """
+        axis, said = self.coords[dim], self.attrs.get(dim, {}).get("period")
+        span = len(axis) * (axis[-1] - axis[0]) / max(1, len(axis) - 1)
+        even = len(axis) > 1 and np.allclose(np.diff(axis), span / len(axis), atol=0, rtol=1e-3)
+        if said is None:
+            turn = dim == find(self.template(), "longitude") and abs(span - 360) < 1e-3
+            return 360.0 if turn and even else None
+        if not (even and isinstance(said, int | float) and abs(span - said) < 1e-5 * abs(span)):
+            raise InputError(
+                f"Dimension {dim!r} has the period {said!r} and {len(axis)} points from "
+                f"{axis[0]:g} to {axis[-1]:g}; expected rising points of one spacing, the last one "
+                "step before the period ends."
+            )
+        return float(said)
+
     def resized(self, sizes: Mapping[str, int]) -> Grid:
-        """The same box with other numbers of evenly spaced points."""
+        """The same box, or the same periods, with other numbers of evenly spaced points."""
         unknown = [d for d in sizes if d not in self.dims]
         if unknown:
             raise InputError(
@@ -80,10 +104,13 @@ class Grid:
             raise InputError(
                 f"Got {sizes[small[0]]} points along {small[0]!r}; expected 2 or more."
             )
-        coords = {
-            d: c if sizes.get(d, len(c)) == len(c) else np.linspace(c[0], c[-1], sizes[d])
-            for d, c in self.coords.items()
-        }
+        coords = dict(self.coords)
+        for dim, n in sizes.items():
+            axis, period = coords[dim], self.period(dim)
+            if n != len(axis) and period is None:
+                coords[dim] = np.linspace(axis[0], axis[-1], n)
+            elif n != len(axis) and period is not None:
+                coords[dim] = axis[0] + period * np.arange(n) / n
         return replace(self, coords=coords)
 
     def template(self) -> xr.Dataset:

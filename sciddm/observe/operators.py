@@ -90,14 +90,22 @@ class Points(Linear):
         return (corners * self.weight.to(x)).sum(-1)
 
 
-def points(channel: Sequence[int], position: Tensor, grid: Sequence[int]) -> Points:
+def points(
+    channel: Sequence[int],
+    position: Tensor,
+    grid: Sequence[int],
+    periodic: Sequence[bool] | None = None,
+) -> Points:
     """Points at fractional grid indices ``position`` (n, D) of channels ``channel`` (n,).
 
-    A position of 2.5 lies half-way between grid points 2 and 3. Raises `InputError` for a position
-    outside ``[0, size - 1]`` of its axis.
+    A position of 2.5 lies half-way between grid points 2 and 3, and on a ``periodic`` axis one of
+    ``size - 0.5`` between the last point and the first. Raises `InputError` for a position outside
+    ``[0, size - 1]`` of its axis, or ``[0, size]`` where it is periodic.
     """
     position = position.double()
-    top = torch.tensor([size - 1 for size in grid], dtype=torch.float64)
+    around = [False] * len(grid) if periodic is None else list(periodic)
+    last = [size if p else size - 1 for size, p in zip(grid, around, strict=True)]
+    top = torch.tensor(last, dtype=torch.float64)
     outside = ~((position >= -1e-6) & (position <= top + 1e-6)).all(1)  # NaN is nowhere
     if bool(outside.any()):
         first = int(outside.nonzero()[0])
@@ -113,7 +121,7 @@ def points(channel: Sequence[int], position: Tensor, grid: Sequence[int]) -> Poi
     weight = torch.ones(len(position), 1, dtype=torch.float64)
     for axis, size in enumerate(grid):
         step = torch.tensor([0, min(1, size - 1)])
-        at = (low[:, axis, None].long() + step)[:, None, :]
+        at = ((low[:, axis, None].long() + step) % size)[:, None, :]
         w = torch.stack([1 - share[:, axis], share[:, axis]], dim=1)[:, None, :]
         index = (index[:, :, None] * size + at).flatten(1)
         weight = (weight[:, :, None] * w).flatten(1)
