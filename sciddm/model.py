@@ -104,6 +104,7 @@ CLASSES: dict[str, type] = {
         pde.Poisson,
         pde.Helmholtz,
         pde.Darcy,
+        pde.NavierStokes,
         codecs.Grid,
         codecs.Normaliser,
         codecs.Derived,

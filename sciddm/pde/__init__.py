@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson
-from sciddm.pde.random_field import GaussianField
+from sciddm.pde.navier_stokes import NavierStokes
+from sciddm.pde.random_field import GaussianField, PeriodicField
 
-__all__ = ["Darcy", "GaussianField", "Helmholtz", "Poisson"]
+__all__ = [
+    "Darcy",
+    "GaussianField",
+    "Helmholtz",
+    "NavierStokes",
+    "PeriodicField",
+    "Poisson",
+]
