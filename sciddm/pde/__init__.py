@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson
-from sciddm.pde.navier_stokes import NavierStokes
+from sciddm.pde.navier_stokes import Kolmogorov, NavierStokes
+from sciddm.pde.periodic import Advection, Burgers, GrayScott, Heat, KuramotoSivashinsky
 from sciddm.pde.random_field import GaussianField, PeriodicField
 
 __all__ = [
+    "Advection",
+    "Burgers",
     "Darcy",
     "GaussianField",
+    "GrayScott",
+    "Heat",
     "Helmholtz",
+    "Kolmogorov",
+    "KuramotoSivashinsky",
     "NavierStokes",
     "PeriodicField",
     "Poisson",

@@ -135,6 +135,14 @@ def _stepper(
         return rule.to(dtype, device)
 
 
+def _rounded_down(value: float) -> float:
+    """The value with two digits, not above it."""
+    if value <= 0.0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.floor(value / unit) * unit:.2g}")
+
+
 def check_numbers(equation: Evolution) -> None:
     """Refuse a final time or step that is not positive, or an order that is none of 0-4."""
     if not (0.0 < equation.time < math.inf and 0.0 < equation.step < math.inf):
