@@ -70,25 +70,37 @@ class Covariance(ABC):
 
 @dataclass(frozen=True)
 class White(Covariance):
-    """C = std^2 I, independent at every grid point."""
+    """C = std^2 I, independent at every grid point.
+
+    points : grid points of the grid that ``std`` is said for. On a grid of N points the variance is
+        then ``std^2 N / points``: the same noise in space, whose mean over a region has one law on
+        every grid. None: ``std`` on every grid.
+    """
 
     std: float = 1.0
+    points: int | None = None
+
+    def variance(self, like: Tensor) -> Tensor:
+        """Of one grid value of fields ``like`` (B, C, *grid): a float64 scalar."""
+        share = 1.0 if self.points is None else math.prod(like.shape[2:]) / self.points
+        return _scalar(self.std**2 * share)
 
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
         if not isinstance(other, White):
             return other.joint(x, self, lambda theirs, own: f(own, theirs))
-        return f(_scalar(self.std**2), _scalar(other.std**2)).to(x) * x
+        return f(self.variance(x), other.variance(x)).to(x) * x
 
     def average(self, like: Tensor, other: Covariance, f: Function) -> Tensor:
         if not isinstance(other, White):
             return other.average(like, self, lambda theirs, own: f(own, theirs))
-        return f(_scalar(self.std**2), _scalar(other.std**2))
+        return f(self.variance(like), other.variance(like))
 
     def sqrt(self, w: Tensor) -> Tensor:
-        return self.std * w
+        return self.variance(w).sqrt().to(w) * w
 
     def diagonal(self, like: Tensor) -> Tensor:
-        return torch.full(like.shape[1:], self.std**2, dtype=torch.float64, device=like.device)
+        variance = float(self.variance(like))
+        return torch.full(like.shape[1:], variance, dtype=torch.float64, device=like.device)
 
 
 class Density(ABC):
@@ -212,7 +224,7 @@ class Spectral(Covariance):
         shape = tuple(x.shape[-len(self.lengths) :])
         own = self.eigenvalues(shape).to(x.device)
         if isinstance(other, White):
-            return shape, own, torch.full_like(own, other.std**2)
+            return shape, own, other.variance(x).expand_as(own)
         if isinstance(other, Spectral) and other.basis == self.basis:
             return shape, own, other.eigenvalues(shape).to(x.device)
         raise InputError(
@@ -267,7 +279,7 @@ class LowRank(Covariance):
                 f"Got fields of shape {tuple(x.shape[1:])} for modes of shape "
                 f"{tuple(self.modes.shape[1:])}; a fitted covariance lives on its own grid."
             )
-        theirs = _scalar(other.std**2)
+        theirs = other.variance(x)
         inside = f(self.variances.double().to(x.device), theirs)
         return inside, f(_scalar(self.floor), theirs)
 
@@ -311,7 +323,7 @@ class Points(Covariance):
             raise InputError(
                 f"Got {type(other).__name__} beside a Points covariance; expected White noise."
             )
-        return f(self._eigen[0].to(x.device), _scalar(other.std**2))
+        return f(self._eigen[0].to(x.device), other.variance(x))
 
     def sqrt(self, w: Tensor) -> Tensor:
         return self.joint(w, White(), lambda own, _: own.sqrt())

@@ -245,7 +245,7 @@ class Mixture(Denoiser):
         if not isinstance(noise, White):
             raise InputError(f"Got {type(noise).__name__} noise for a mixture; expected White.")
         nn.Module.__init__(self)
-        self._noise = noise.std
+        self._noise = noise
         self.means, self.weights, self.std, self.process = means, weights, std, process
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -253,7 +253,7 @@ class Mixture(Denoiser):
         _one_a_row(alpha, len(x_t))
         u = self.process.centred(x_t.double(), t, context.anchor).flatten(1)
         means = self.means.double().flatten(1)
-        noise2 = ((self._noise * sigma / alpha) ** 2).reshape(-1, 1)
+        noise2 = (self._noise.variance(x_t) * (sigma / alpha) ** 2).reshape(-1, 1)
         total = self.std**2 + noise2
         log_weight = self.weights.double().log() - torch.cdist(u, means) ** 2 / (2 * total)
         centre = torch.softmax(log_weight, dim=1) @ means

@@ -25,7 +25,10 @@ from sciddm.covariance import (
     White,
     ZeroMean,
 )
+from sciddm.denoise import Context, Gaussian
 from sciddm.errors import InputError
+from sciddm.observe import Coarsen
+from sciddm.process import VE, LogLinear
 from sciddm.random import Streams
 
 DOUBLE = torch.float64
@@ -45,6 +48,7 @@ def scattered() -> Points:
 
 LAWS: dict[str, tuple[Covariance, tuple[int, ...]]] = {
     "white": (White(1.7), (1, *SHAPE)),
+    "white in space": (White(1.7, points=11), (1, *SHAPE)),
     "periodic": (Spectral(Matern(0.4, 1.5, 1.2), (1.0, 2.0), Periodic()), (1, *SHAPE)),
     "periodic even": (Spectral(Matern(0.4, 0.5), (1.0, 2.0), Periodic()), (1, 5, 4)),
     "cosine": (Spectral(Matern(0.4, 2.5), (1.0, 1.0), Cosine()), (1, *SHAPE)),
@@ -117,6 +121,31 @@ def test_the_average_is_the_trace(law: Covariance, shape: tuple[int, ...]) -> No
     assert float(law.average(like, White(0.7), gain)) == pytest.approx(expected, rel=1e-12)
     swapped = White(0.7).average(like, law, lambda own, theirs: gain(theirs, own))
     assert float(swapped) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_white_noise_in_space_has_block_means_of_the_same_law(factor: int) -> None:
+    law, shape = White(0.3, points=64), (1, 8, 16)
+    means = Coarsen((factor, factor)).field(units(shape)).flatten(1)
+    fine = means.T @ dense(law, shape) @ means
+    coarse = dense(law, (1, 8 // factor, 16 // factor))
+    assert torch.allclose(fine, coarse, atol=1e-14)
+    assert float(dense(law, (1, 8, 8))[0, 0]) == pytest.approx(0.3**2)
+
+
+def test_a_mean_is_denoised_alike_on_every_grid_under_noise_in_space() -> None:
+    """The constant mode sees the same signal and the same noise; plain white noise loses this."""
+    prior = Spectral(Matern(0.3, 1.5), (1.0, 1.0), Cosine())
+
+    def denoised(noise: White, side: int) -> float:
+        exact = Gaussian(torch.zeros(()), prior, VE(noise, LogLinear(0.1, 10.0)))
+        x = torch.ones(1, 1, side, side, dtype=DOUBLE)
+        return float(exact(x, torch.tensor(0.7, dtype=DOUBLE), Context()).mean())
+
+    even = [denoised(White(points=64), side) for side in (4, 8, 32)]
+    assert even == pytest.approx([even[0]] * 3, rel=1e-12)
+    plain = [denoised(White(), side) for side in (4, 8, 32)]
+    assert plain[1] == pytest.approx(even[1]) and abs(plain[2] / even[2] - 1) > 0.01
 
 
 @pytest.mark.parametrize("basis", [Periodic(), Cosine(), Sine()], ids=lambda b: type(b).__name__)
