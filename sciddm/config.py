@@ -120,7 +120,9 @@ class Train:
     ``noise_mean`` and ``noise_std`` are those of log kappa, the noise levels trained on: wider than
     for photographs, because the members must also fit their sensors at low noise. ``amplitude`` is
     the s.d. of a random log factor on each training field, so that a short record also teaches
-    weaker and stronger anomalies than it holds; 0 leaves the fields as they are.
+    weaker and stronger anomalies than it holds; 0 leaves the fields as they are. The first
+    ``coarse_steps`` see means over blocks of ``coarse`` points along every axis, which cost that
+    factor less for each axis.
     """
 
     out: Inside
@@ -134,6 +136,8 @@ class Train:
     noise_mean: float = -0.5
     noise_std: Positive = 2.0
     amplitude: Annotated[float, Field(ge=0)] = 0.0
+    coarse_steps: NotNegative = 0
+    coarse: Count = 2
     seed: NotNegative = 0
     checkpoint_every: Count = 1000
     validation_every: Count = 1000

@@ -36,6 +36,7 @@ from sciddm.data.window import Batches
 from sciddm.denoise import Context, CrossFitted, Moments, Preconditioned, denoising_loss
 from sciddm.errors import InputError, RunError
 from sciddm.model import Model
+from sciddm.observe import Coarsen
 from sciddm.random import Streams
 
 LEVELS = 12
@@ -64,7 +65,8 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
         raise InputError(f"{folder} holds a run already; resume it, or choose another folder.")
     dim = str(ds.attrs.get("sciddm_sample_dim", "sample"))
     held = encoded(split.select(ds, "validation"), model.codec, dim)
-    Source(ds, model.codec, dim, numbers).at(0, 0, numbers.devices)  # refused before any work
+    first, _ = Source(ds, model.codec, dim, numbers).at(0, 0, numbers.devices)
+    check_coarse(model, first, numbers)  # refused before any work, as bad data in the line above
     folder.mkdir(parents=True, exist_ok=True)
     learner = Learner(denoiser, Source(ds, model.codec, dim, numbers), held, numbers)
     # what it says below a warning is about itself
@@ -169,6 +171,7 @@ class Learner(pl.LightningModule):
         step = self.global_step
         x, context = self.source.at(step, self.global_rank, self.trainer.world_size)
         x = rescaled(x, self.numbers, step, self.global_rank).to(self.device)
+        x = coarsened(x, self.numbers, step)
         t = noise_times(self.denoiser, self.numbers, len(x), step).to(self.device)
         t = t.view(-1, *[1] * (x.ndim - 1))
         rng = Streams.of(self.numbers.seed, len(x), case=self.global_rank).at("train", step)
@@ -324,6 +327,44 @@ def rescaled(x: Tensor, numbers: Train, step: int, rank: int) -> Tensor:
     rng = Streams.of(numbers.seed, len(x), case=rank).at("amplitude", step)
     factor = torch.exp(numbers.amplitude * rng.normal(x.new_zeros(len(x), 1)))
     return x * factor.view(-1, *[1] * (x.ndim - 1))
+
+
+def coarsened(x: Tensor, numbers: Train, step: int) -> Tensor:
+    """Block means of fields (B, C, *grid) in the first ``coarse_steps``, then the fields."""
+    if step >= numbers.coarse_steps:
+        return x
+    return Coarsen((numbers.coarse,) * (x.ndim - 2)).field(x)
+
+
+def check_coarse(model: Model, x: Tensor, numbers: Train) -> None:
+    """Refuse coarse steps for fields ``x`` (B, C, *grid) that cannot be coarsened, or a network or
+    base that is tied to its grid."""
+    if not numbers.coarse_steps:
+        return
+    if model.codec.mask is not None:
+        raise InputError(
+            "Got coarse_steps for fields with missing points, whose block means are not known; "
+            "expected whole fields, set coarse_steps = 0."
+        )
+    if min(x.shape[2:]) < 4 * numbers.coarse:
+        raise InputError(
+            f"Got blocks of {numbers.coarse} points on a grid {tuple(x.shape[2:])}; expected at "
+            "least 4 blocks along every axis, set a smaller `coarse`."
+        )
+    small = Coarsen((numbers.coarse,) * (x.ndim - 2)).field(x[:1])
+    t = torch.full((1, *[1] * (x.ndim - 1)), 0.5, dtype=torch.float64)
+    denoiser = model.sampler.denoiser
+    assert isinstance(denoiser, Preconditioned)
+    try:
+        with torch.no_grad():
+            denoiser(small, t, Context(index=torch.zeros(1, dtype=torch.long)))
+            denoiser.scale(t, small)
+    except (InputError, RuntimeError, IndexError, ValueError) as fault:
+        line = " ".join(str(fault).split())[:200]
+        raise InputError(
+            f"Got coarse_steps for a model that is tied to its grid ({line}); expected one whose "
+            "base is a spectrum or that has none, set coarse_steps = 0."
+        ) from None
 
 
 def validation_losses(
