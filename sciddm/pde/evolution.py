@@ -81,6 +81,8 @@ class Evolution(ABC):
         torus = self.torus(sizes)
         if not bool(torch.isfinite(x.detach()).all()):
             raise InputError("Got a field with values that are not finite; fill or drop them.")
+        if not len(x):
+            return x.unsqueeze(2).expand(-1, -1, len(times), *sizes)
         tendency = _tendency(self, sizes, x.dtype, x.device)
         v, records = torus.spectrum(x), []
         for start, end in zip(before, times, strict=True):
@@ -164,6 +166,6 @@ def square(sizes: tuple[int, ...], axes: int, length: float, mode: int, name: st
     if min(torus.highest) < mode:
         raise InputError(
             f"Got a grid of {sizes} points, which keeps {min(torus.highest)} modes; expected at "
-            f"least {mode} for {name}, use {3 * mode} points or more a side."
+            f"least {mode} for {name}, use {3 * mode + 1} points or more a side."
         )
     return torus

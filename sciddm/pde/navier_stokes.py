@@ -153,7 +153,7 @@ def _advection(
 def _turning(equation: Evolution, torus: Torus, w: Tensor) -> tuple[Tensor, Tensor]:
     """Modes of equal number along both axes, carried by the fastest flow of the batch."""
     symbols = cast(torus.velocity(), w.real.dtype, w.device)
-    speed = float(torus.field(w * symbols).abs().sum(1).max()) if w.numel() else 0.0
+    speed = float(torus.field(w * symbols).abs().sum(1).max())
     number = torch.arange(min(torus.highest) + 1)
     k = torus.wave_number(-1).reshape(-1)[number]
     return equation.linear(torus)[number, number], 1j * speed * k

@@ -261,8 +261,6 @@ class GrayScott(Evolution):
         return tendency
 
     def explicit(self, torus: Torus, v: Tensor) -> tuple[Tensor, Tensor]:
-        if not v.numel():
-            return _nothing()
         a, b = torus.field(v).unbind(1)
         rates = torch.stack([-b.square().max(), (2.0 * a * b).max()]).cpu()
         linear = torch.tensor([-self.feed, -self.feed - self.kill], dtype=torch.float64)
@@ -281,7 +279,7 @@ def _steepening(torus: Torus, dtype: torch.dtype, device: torch.device) -> Tende
 
 def _carried(equation: Evolution, torus: Torus, u: Tensor) -> tuple[Tensor, Tensor]:
     """The modes that are kept, carried by the fastest value of the batch."""
-    speed = float(torus.field(u).abs().max()) if u.numel() else 0.0
+    speed = float(torus.field(u).abs().max())
     last = torus.highest[-1] + 1
     return equation.linear(torus)[:last], 1j * speed * torus.wave_number(-1)[:last]
 

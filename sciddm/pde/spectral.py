@@ -10,8 +10,8 @@ angular wave number ``k = 2 pi n / L``,
     velocity    u = d psi / dy,  v = -d psi / dx,  -Laplace psi = w,  so  w = dv/dx - du/dy
 
 with ``y`` the axis before the last and ``x`` the last. Products are taken at the points. The rule
-of 2/3 keeps of a product the modes ``|n| <= (2/3) floor(S / 2)`` along every axis; if the factors
-hold no others, what is kept of a product of two is exact.
+of 2/3 keeps of a product the modes ``|n| < S / 3`` along every axis; if the factors hold no others,
+what is kept of a product of two is exact.
 
 Everything is a product with a symbol or an FFT: batched over leading axes and differentiable.
 
@@ -66,7 +66,7 @@ class Torus:
     @property
     def highest(self) -> tuple[int, ...]:
         """The highest mode along each axis that the rule of 2/3 keeps."""
-        return tuple(2 * (size // 2) // 3 for size in self.sizes)
+        return tuple((size - 1) // 3 for size in self.sizes)
 
     def points(self, axis: int) -> Tensor:
         """The points ``L i / S`` of one axis, float64, shaped to broadcast over the grid."""

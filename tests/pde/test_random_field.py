@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from sciddm.errors import InputError
 from sciddm.pde.elliptic import Poisson
 from sciddm.pde.grid import dct2, idct2
-from sciddm.pde.random_field import GaussianField
+from sciddm.pde.random_field import GaussianField, PeriodicField
 
 
 def _solution_variance(size: int) -> float:
@@ -79,3 +80,63 @@ def test_bad_numbers_are_named() -> None:
     for numbers in ({"seed": -1}, {"seed": 2**32}, {"start": -1}):
         with pytest.raises(InputError, match="expected numbers of at least 0"):
             GaussianField().draw(1, 8, **numbers)
+
+
+def test_the_periodic_field_has_the_published_standard_deviation() -> None:
+    assert float(PeriodicField().spectrum(128).norm()) == pytest.approx(0.26196, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "field", [PeriodicField(), PeriodicField(alpha=2.0, tau=5.0, axes=1, sigma=25.0)]
+)
+def test_waves_of_the_periodic_draws_have_the_law(field: PeriodicField) -> None:
+    """Both parts of a wave have variance c^2 / 2: half of xi(n) and of xi(-n) conjugate."""
+    size, samples = 24, 96
+    axes = tuple(range(-field.axes, 0))
+    waves = torch.fft.rfftn(field.draw(samples, size), dim=axes) / size**field.axes
+    c = field.spectrum(size)[..., : size // 2 + 1]
+    inner = (slice(None), 0, *(slice(1, size // 2) for _ in axes))
+    ratio = torch.view_as_real(waves[inner] / (c[inner[2:]] / math.sqrt(2)))
+    n = ratio.numel()
+    assert abs(float(ratio.mean())) < 4 / math.sqrt(n)
+    assert abs(float(ratio.square().mean()) - 1) < 4 * math.sqrt(2 / n)
+    assert float(waves[(slice(None), 0, *(0 for _ in axes))].abs().max()) < 1e-16
+    point = field.draw(samples, size).square().mean()
+    low = float(c.square().max())  # a few long waves carry most of the variance
+    spread = math.sqrt(2 * low / float(field.spectrum(size).square().sum()) / samples) + 0.02
+    assert float(point / field.spectrum(size).square().sum()) == pytest.approx(1, abs=4 * spread)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize(("small", "large"), [(16, 32), (15, 16), (9, 64)])
+def test_a_periodic_sample_is_one_field_at_any_size(axes: int, small: int, large: int) -> None:
+    field = PeriodicField(axes=axes)
+    dims = tuple(range(-axes, 0))
+    coarse = torch.fft.fftn(field.draw(2, small), dim=dims) / small**axes
+    fine = torch.fft.fftn(field.draw(2, large), dim=dims) / large**axes
+    held = (..., *(slice(0, (small - 1) // 2 + 1) for _ in dims))
+    torch.testing.assert_close(coarse[held], fine[held], atol=1e-15, rtol=1e-9)
+
+
+def test_periodic_samples_are_addressed() -> None:
+    field = PeriodicField()
+    assert torch.equal(field.draw(1, 12, seed=7, start=3), field.draw(5, 12, seed=7)[3:4])
+    assert not torch.equal(field.draw(1, 12, seed=8), field.draw(1, 12, seed=7))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PeriodicField(alpha=1.0),
+        lambda: PeriodicField(alpha=0.5, axes=1),
+        lambda: PeriodicField(axes=3),
+        lambda: PeriodicField(tau=0.0),
+        lambda: PeriodicField(sigma=-1.0),
+        lambda: PeriodicField().draw(1, 2),
+        lambda: PeriodicField().draw(-1, 8),
+        lambda: PeriodicField().draw(1, 8, seed=2**32),
+    ],
+)
+def test_impossible_periodic_fields_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        make()
