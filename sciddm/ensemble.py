@@ -145,7 +145,7 @@ class Guided:
 
     def __init__(self, job: Job, model: Model) -> None:
         self.rule, self.model = job.rule, model
-        self.blank = torch.zeros(BLOCK, model.codec.channels, *model.codec.grid.shape)
+        self.blank = torch.zeros(BLOCK, *model.codec.shape)
         self._last: tuple[Tensor, Conditioned] | None = None
 
     def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
@@ -193,7 +193,7 @@ class Kriged:
 
     def __init__(self, gaussian: Gaussian, model: Model) -> None:
         self.gaussian = gaussian
-        self.blank = torch.zeros(BLOCK, model.codec.channels, *model.codec.grid.shape)
+        self.blank = torch.zeros(BLOCK, *model.codec.shape)
         self._gain: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
@@ -426,7 +426,7 @@ def _surprise(job: Job, model: Model) -> dict[str, float | str]:
     seen = [o for _, _, o in job.seen.cases(model.codec)]
     if not isinstance(seen[0].law, Normal):
         return {}
-    blank = torch.zeros(1, model.codec.channels, *model.codec.grid.shape)
+    blank = torch.zeros(1, *model.codec.shape)
     fits = prior_fits(model.gaussian, seen, blank)
     worst = max(fits, key=lambda f: f.chi_square[0] / f.high)
     return {

@@ -24,6 +24,7 @@ from sciddm import basis, calibrate, covariance, denoise, nn, pde, process, solv
 from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
 from sciddm.data import disk
+from sciddm.data.bands import Wavelet
 from sciddm.data.codec import Codec
 from sciddm.data.frame import Framed
 from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
@@ -31,6 +32,7 @@ from sciddm.errors import InputError, nearest
 from sciddm.solve import Diffusion, Solver
 from sciddm.task import Task, View
 from sciddm.tree import Encoder, decode
+from sciddm.wavelet import DWT
 
 FORMAT = 1
 FILES = ("model.json", "codec.json", "weights.safetensors", "card.md")
@@ -115,6 +117,8 @@ CLASSES: dict[str, type] = {
         codecs.Normaliser,
         codecs.Derived,
         codecs.TwoValued,
+        Wavelet,
+        DWT,
         Framed,
         Task,
         View,
@@ -161,7 +165,7 @@ class Model:
         """
         codec = self.codec.at(self.codec.grid.resized(sizes))
         if codec.grid.shape != self.codec.grid.shape:
-            blank, t = torch.zeros(1, codec.channels, *codec.grid.shape), torch.tensor(0.5).double()
+            blank, t = torch.zeros(1, *codec.shape), torch.tensor(0.5).double()
             try:
                 with torch.no_grad():
                     self.sampler.denoiser(blank, t, Context())

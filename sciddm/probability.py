@@ -71,7 +71,7 @@ def exceedance(
     _, _, places = cases[0]
     sign = -1.0 if below else 1.0
     event = Event(lambda x: sign * (places.operator(x) - places.y.to(x)), 0.0)
-    shape = (members, model.codec.channels, *model.codec.grid.shape)
+    shape = (members, *model.codec.shape)
     found = event_probability(
         InBlocks(model.sampler.denoiser),
         event,

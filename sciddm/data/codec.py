@@ -121,7 +121,7 @@ class Grid:
 
 
 class Codec(ABC):
-    """Labelled fields <-> normalised tensors (B, C, *grid)."""
+    """Labelled fields <-> normalised tensors (B, *shape)."""
 
     grid: Grid
 
@@ -134,6 +134,11 @@ class Codec(ABC):
     @abstractmethod
     def channels(self) -> int:
         """Number of channels of the normalised tensor."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *grid) of the normalised tensor; its grid may be another than that of the fields."""
+        return (self.channels, *self.grid.shape)
 
     @property
     @abstractmethod
@@ -310,6 +315,10 @@ class Derived(Codec):
         return self.inner.channels
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.inner.shape
+
+    @property
     def mask(self) -> Tensor | None:
         return self.inner.mask
 
@@ -350,6 +359,10 @@ class TwoValued(Codec):
     @property
     def channels(self) -> int:
         return self.inner.channels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.inner.shape
 
     @property
     def mask(self) -> Tensor | None:

@@ -63,6 +63,10 @@ class Framed(Codec):
         return self.inner.channels
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.inner.shape
+
+    @property
     def mask(self) -> Tensor | None:
         return self.inner.mask
 
