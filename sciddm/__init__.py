@@ -16,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sciddm import ensemble, plot, score
+    from sciddm import ensemble, footprint, plot, score
     from sciddm.ensemble import Job
     from sciddm.errors import InputError, RunError
     from sciddm.facade import generate, krige, recover, refined
@@ -50,7 +50,7 @@ _HOME = {
     "recover": "facade",
     "refined": "facade",
 }
-_MODULES = ("ensemble", "plot", "score")
+_MODULES = ("ensemble", "footprint", "plot", "score")
 
 __all__ = [
     "InputError",
@@ -62,6 +62,7 @@ __all__ = [
     "View",
     "ensemble",
     "exceedance",
+    "footprint",
     "generate",
     "krige",
     "load",

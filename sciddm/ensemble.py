@@ -18,11 +18,11 @@ import xarray as xr
 import zarr
 from torch import Tensor
 
-from sciddm.data import disk
+from sciddm.data import checks, disk
 from sciddm.data import store as stores
-from sciddm.data.manifest import plain_bytes
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.errors import InputError, RunError
+from sciddm.evidence import Evidence
 from sciddm.guide import MMPS, Conditioned, prior_fits
 from sciddm.guide.moments import kalman_gain
 from sciddm.model import Model
@@ -30,7 +30,6 @@ from sciddm.observe import Observation
 from sciddm.observe.noise import Gaussian as Normal
 from sciddm.random import SCHEME, Streams
 from sciddm.solve import Diffusion, Solver
-from sciddm.task import Observed
 from sciddm.tree import Encoder
 
 BLOCK = 16
@@ -50,7 +49,7 @@ class Job:
     """
 
     model: Model
-    seen: Observed | None
+    seen: Evidence | None
     members: int
     seed: int = 0
     rule: Rule | None = None
@@ -59,7 +58,7 @@ class Job:
     solver: Solver | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, Model) or not isinstance(self.seen, Observed | None):
+        if not isinstance(self.model, Model) or not isinstance(self.seen, Evidence | None):
             raise InputError(
                 f"Got a {type(self.model).__name__} and a {type(self.seen).__name__}; expected a "
                 "model (sciddm.load) and what is seen (sciddm.Observed)."
@@ -108,6 +107,12 @@ class Block:
 
 
 Draw = Callable[[Observation | None, Streams], Tensor]
+Case = tuple[int, xr.DataArray | None, Observation | None]
+
+
+def cases(job: Job, model: Model) -> list[Case]:
+    """(number, label, observation) of every case; None is drawn from the prior."""
+    return [(0, None, None)] if job.seen is None else list(job.seen.cases(model.codec))
 
 
 def stream(
@@ -120,10 +125,11 @@ def stream(
     for a member that diverged.
     """
     model = job.target
-    cases = list(job.seen.cases(model.codec)) if job.seen is not None else [(0, None, None)]
+    every = cases(job, model)
+    _warn_of_nothing(job, every)
     if draw is None:
         draw = Guided(job, model)
-    for case, label, observation in cases:
+    for case, label, observation in every:
         for first in range(0, job.members, BLOCK):
             if skip(case, first):
                 continue
@@ -138,6 +144,15 @@ def stream(
             misfit = x.new_zeros(0) if observation is None else observation.misfit(x)
             number = xr.DataArray(np.arange(first, first + len(x)), dims="member", name="member")
             yield Block(case, label, first, model.codec.decode(x, number), misfit)
+
+
+def _warn_of_nothing(job: Job, every: list[Case]) -> None:
+    blind = [(i, label) for i, label, observation in every if observation is None]
+    if job.seen is None or not blind:
+        return
+    number, label = blind[0]
+    where = "" if label is None else f" in case {number} ({label.values}), {len(blind)} in all"
+    checks.warn(f"Nothing is observed{where}: every value is NaN. The draws are of the prior.")
 
 
 class Guided:
@@ -260,8 +275,8 @@ def run(
     """
     store = Path(store)
     model = job.target
-    cases = list(job.seen.cases(model.codec)) if job.seen is not None else [(0, None, None)]
-    labels = [label for _, label, _ in cases if label is not None]
+    every = cases(job, model)
+    labels = [label for _, label, _ in every if label is not None]
     template = _template(job, model, labels).assign_attrs(job=_digest(job, model))
     if resume and store.exists():
         finished_ds = stores.open(store)
@@ -276,7 +291,7 @@ def run(
         )
     stores.create(template, store, chunks=chunks, overwrite=overwrite)
     finished = stores.done(store)
-    total = len(cases) * -(-job.members // BLOCK)
+    total = len(every) * -(-job.members // BLOCK)
     count = len(finished)
     blocks = stream(job, skip=lambda case, first: _key(labels, case, first, job) in finished)
     for block in _served(blocks, store) if not finished else blocks:
@@ -387,20 +402,9 @@ def _digest(job: Job, model: Model) -> str:
     words = hashlib.sha256(json.dumps([tree, _attrs(job, model), job.members]).encode())
     for name, tensor in sorted(encoder.tensors.items()):
         words.update(name.encode() + tensor.numpy().tobytes())
-    if job.seen is not None:
-        words.update(repr(sorted(job.seen.coarsen.items())).encode())
-        words.update(repr((job.seen.freedom, job.seen.limits)).encode())
-        for part in (job.seen.values, job.seen.std):
-            for key, values in _table(part).variables.items():
-                words.update(f"{key}{values.dims}{values.dtype}".encode())
-                words.update(plain_bytes(np.asarray(values.values)))
+    for part in () if job.seen is None else job.seen.identity():
+        words.update(part)
     return words.hexdigest()[:16]
-
-
-def _table(part: object) -> xr.Dataset:
-    if isinstance(part, xr.DataArray):
-        return part.to_dataset(name="values")
-    return xr.Dataset(dict(part) if isinstance(part, Mapping) else {"values": part})
 
 
 def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
@@ -423,8 +427,8 @@ def _surprise(job: Job, model: Model) -> dict[str, float | str]:
     the range of 99 in 100. Far above: a wrong prior, or errors said too small."""
     if job.seen is None or model.gaussian is None:
         return {}
-    seen = [o for _, _, o in job.seen.cases(model.codec)]
-    if not isinstance(seen[0].law, Normal):
+    seen = [o for _, _, o in cases(job, model) if o is not None]
+    if not seen or not isinstance(seen[0].law, Normal):
         return {}
     blank = torch.zeros(1, *model.codec.shape)
     fits = prior_fits(model.gaussian, seen, blank)

@@ -12,10 +12,10 @@ from sciddm import ensemble
 from sciddm.denoise import Context
 from sciddm.ensemble import InBlocks, Job, Progress, Rule
 from sciddm.errors import InputError
+from sciddm.evidence import Evidence
 from sciddm.model import Model
 from sciddm.random import Streams
 from sciddm.solve import Solver, refine
-from sciddm.task import Observed
 
 
 def _quiet(done: int, total: int) -> None:
@@ -24,7 +24,7 @@ def _quiet(done: int, total: int) -> None:
 
 def recover(
     model: Model,
-    seen: Observed,
+    seen: Evidence,
     *,
     members: int = 64,
     seed: int = 0,
@@ -39,7 +39,7 @@ def recover(
     Parameters
     ----------
     model : from `sciddm.load`, or built by a recipe.
-    seen : values, where they are and their error, see `Observed`.
+    seen : values, where they are and their error, see `Observed`; several are joined with ``&``.
     members : size of the ensemble; the first N members of a larger one are the same members.
     sizes : points along each grid dim, e.g. ``{"y": 128, "x": 128}``, if not the model's own.
     steps : sampler times; more cost more and change little beyond 20 to 50.
@@ -56,7 +56,7 @@ def recover(
 
 def krige(
     model: Model,
-    seen: Observed,
+    seen: Evidence,
     *,
     members: int = 64,
     seed: int = 0,

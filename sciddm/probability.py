@@ -17,6 +17,7 @@ from sciddm.data.names import same_units
 from sciddm.denoise import Gaussian, Moments
 from sciddm.ensemble import BLOCK, InBlocks
 from sciddm.errors import InputError
+from sciddm.evidence import physical
 from sciddm.guide import Event, event_probability
 from sciddm.model import Model
 from sciddm.random import Streams
@@ -62,15 +63,16 @@ def exceedance(
     if thresholds.dtype.kind not in "fiu" or not np.isfinite(thresholds.values).any():
         raise InputError("Got no finite threshold; expected a number at one place or more.")
     thresholds = _between(thresholds, model.codec)
-    cases = list(Observed(thresholds, std=1.0).cases(model.codec))
-    if len(cases) != 1:
-        raise InputError(f"Got thresholds of {len(cases)} cases; expected one.")
+    sights = list(Observed(thresholds, std=1.0).sights(model.codec))
+    places = sights[0].observation
+    if len(sights) != 1 or places is None:
+        raise InputError(f"Got thresholds of {len(sights)} cases; expected one.")
+    values, limit = places.operator @ physical(model.codec), places.y
     moments: Moments | None = model.moments or model.gaussian
     if moments is None:
         raise InputError("This model knows no covariance; draw with generate and count.")
-    _, _, places = cases[0]
     sign = -1.0 if below else 1.0
-    event = Event(lambda x: sign * (places.operator(x) - places.y.to(x)), 0.0)
+    event = Event(lambda x: sign * (values(x) - limit.to(x)), 0.0)
     shape = (members, *model.codec.shape)
     found = event_probability(
         InBlocks(model.sampler.denoiser),

@@ -6,20 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 import xarray as xr
 
-from sciddm.data.codec import Codec, Grid
-from sciddm.data.names import find, rank, same_units
+from sciddm.data.codec import Codec
+from sciddm.data.manifest import plain_bytes
+from sciddm.data.names import same_units
 from sciddm.errors import InputError, nearest
-from sciddm.observe import Coarsen, Function, Observation, Operator, points
+from sciddm.evidence import Evidence, Sight
+from sciddm.footprint import Footprint
+from sciddm.lower import Sensors, blocks, case_dims, on_land, renamed, shapes, spots
+from sciddm.observe import Function, Observation, Operator
 from sciddm.observe.noise import Censored, Gaussian, Noise, StudentT
-
-CASE_DIMS = ("time", "sample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
-    """Values seen, in physical units, each with its own error.
+class Observed(Evidence):
+    """Values seen, in physical units, each with its own error. Several join with ``&``.
 
     Parameters
     ----------
@@ -55,6 +57,11 @@ class Observed:
         is usual. None is Gaussian.
     limits : the lowest and highest value that the instrument gives, in the units of the one
         variable seen, None for no limit: a value at a limit is known only to lie there or beyond.
+    footprint : what each value is a mean or an integral over: a shape of `sciddm.footprint`, or
+        weights on the model's grid, a DataArray along one dim of sensors and the grid's dims. The
+        values then lie along that one dim and need no position.
+
+    A case in which nothing is seen is drawn from the prior.
     """
 
     values: xr.DataArray | xr.Dataset
@@ -62,6 +69,7 @@ class Observed:
     coarsen: Mapping[str, int] = field(default_factory=dict)
     freedom: float | None = None
     limits: tuple[float | None, float | None] = (None, None)
+    footprint: Footprint | xr.DataArray | None = None
 
     def __post_init__(self) -> None:
         _check_limits(self.limits)
@@ -82,6 +90,13 @@ class Observed:
         for dim, factor in self.coarsen.items():
             if factor < 1:
                 raise InputError(f"Got blocks of {factor} along {dim!r}; expected 1 or more.")
+        if not isinstance(self.footprint, Footprint | xr.DataArray | None):
+            raise InputError(
+                f"Got a footprint in a {type(self.footprint).__name__}; expected a shape such as "
+                "footprint.Line, or a DataArray of weights on the model's grid."
+            )
+        if self.coarsen and self.footprint is not None:
+            raise InputError("Got blocks and a footprint; expected one of them.")
 
     @property
     def _limited(self) -> bool:
@@ -89,30 +104,47 @@ class Observed:
 
     @property
     def scalars(self) -> dict[str, xr.Variable]:
-        """Coordinates without a dim, such as the one time of all values; draws keep them."""
         return {str(n): c.variable for n, c in self.values.coords.items() if c.ndim == 0}
 
-    def cases(self, codec: Codec) -> Iterator[tuple[int, xr.DataArray | None, Observation]]:
-        """(number, label, observation) of every case, lowered to the tensors of ``codec``.
+    def identity(self) -> Iterator[bytes]:
+        yield repr((sorted(self.coarsen.items()), self.freedom, self.limits)).encode()
+        for part in (self.values, self.std):
+            yield from _bytes(part)
+        if isinstance(self.footprint, Footprint):
+            yield type(self.footprint).__name__.encode()
+            for name in fields(self.footprint):  # type: ignore[arg-type]
+                yield name.name.encode()
+                yield from _bytes(getattr(self.footprint, name.name))
+        elif self.footprint is not None:
+            yield from _bytes(self.footprint)
 
-        Values are whitened: each is divided by its error, so the errors have variance 1.
-        Raises `InputError` before anything is drawn.
-        """
+    def sights(self, codec: Codec) -> Iterator[Sight]:
         parts = [self._lower(name, codec) for name in self._names(codec)]
         counts = {len(p.values) for p in parts if p.case is not None}
         if len(counts) > 1:
             raise InputError(f"The observed variables have {sorted(counts)} cases; align them.")
         label = next((p.case for p in parts if p.case is not None), None)
         for i in range(counts.pop() if counts else 1):
-            seen = [p.pick(i) for p in parts]
-            if not sum(len(s.values) for s in seen):
-                where = "" if label is None else f" in case {i} ({label.values[i]})"
-                raise InputError(f"Nothing is observed{where}: every value is NaN. Use generate.")
-            yield i, None if label is None else label[i], _join(seen, codec, self._law(seen))
+            seen = [s for s in (p.pick(i) for p in parts) if len(s.values)]
+            number = None if label is None else label[i]
+            yield self._sight(i, number, seen, codec) if seen else Sight(i, number, None)
 
-    def _law(self, seen: list[_Seen]) -> Noise:
+    def _sight(self, i: int, label: xr.DataArray | None, seen: list[_Seen], codec: Codec) -> Sight:
+        operators = [s.whitened(codec) for s in seen]
+        observe = Function(lambda p: torch.cat([a(p) for a in operators], dim=1))
+        std = np.concatenate([s.std for s in seen])
+        y = torch.from_numpy(np.concatenate([s.values for s in seen]) / std)
+        names = [(s, k) for s in seen for k in range(len(s.values))]
+        return Sight(
+            i,
+            label,
+            Observation(y, observe, self._law(torch.from_numpy(std))),
+            std,
+            lambda n: names[n][0].name(names[n][1], codec),
+        )
+
+    def _law(self, std: torch.Tensor) -> Noise:
         """The law of the whitened errors."""
-        std = torch.from_numpy(np.concatenate([s.std for s in seen]))
         one = torch.ones((), dtype=torch.float64)
         if self.freedom is not None:
             return StudentT(one, self.freedom)
@@ -137,6 +169,10 @@ class Observed:
                 )
             got = str(self._array(name).attrs.get("units", ""))
             want = str(codec.variables[name].get("units", ""))
+            if isinstance(self.footprint, Footprint):
+                want = self.footprint.units(want, codec.grid)
+            elif self.footprint is not None:
+                continue  # of the user's own weights only the user knows the units
             if got and want and not same_units(got, want):
                 raise InputError(
                     f"Observed {name!r} is in {got!r}, the model in {want!r}; convert it first."
@@ -173,40 +209,41 @@ class Observed:
 
     def _lower(self, name: str, codec: Codec) -> _Part:
         grid = codec.grid
-        array = _renamed(self._array(name), grid)
+        array = renamed(self._array(name), grid)
         if array.dtype.kind not in "fiu":
             raise InputError(f"Observed {name!r} holds {array.dtype} values; expected numbers.")
-        case_dims = _case_dims(array, grid)
-        if len(case_dims) > 1:
-            raise InputError(f"Observed {name!r} has two case dims {case_dims}; select one.")
-        rest = [str(d) for d in array.dims if d not in case_dims]
-        array = array.transpose(*case_dims, *rest)
+        counted = case_dims(array, grid, self._sensor)
+        if len(counted) > 1:
+            raise InputError(f"Observed {name!r} has two case dims {counted}; select one.")
+        rest = [str(d) for d in array.dims if d not in counted]
+        array = array.transpose(*counted, *rest)
         error = self._error(name, array)
-        case = array[case_dims[0]] if case_dims else None
-        values = array.values.astype(np.float64).reshape(1 if case is None else len(case), -1)
+        case = array[counted[0]] if counted else None
+        rows = (1 if case is None else len(case), int(np.prod([array.sizes[d] for d in rest])))
+        values = array.values.astype(np.float64).reshape(rows)
         if np.isinf(values).any():
             raise InputError(f"Observed {name!r} holds an infinite value; remove it.")
         values = self._within(values, array.dtype, name)
-        std = error.values.astype(np.float64).reshape(values.shape)
         channel = list(codec.variables).index(name)
-        if self.coarsen:
-            factor = self._blocks(array, rest, grid)
-            return _on_land(_Part(values, std, case, channel, None, factor), name, codec)
-        if set(rest) <= set(grid.dims) and len(rest) == len(grid.dims):
-            axes = [_positions(array, d, grid, name) for d in rest]
-            mesh = dict(zip(rest, np.meshgrid(*axes, indexing="ij"), strict=True))
-        elif len(rest) == 1:
-            mesh = {d: _positions(array, d, grid, name) for d in grid.dims}
+        if self.footprint is not None:
+            sensors: Sensors = shapes(array, rest, self.footprint, grid)
+        elif self.coarsen:
+            sensors = blocks(array, rest, self.coarsen, grid)
         else:
-            raise InputError(
-                f"Observed {name!r} has dims {tuple(array.dims)}; expected the grid "
-                f"{grid.dims}, or one dim of points with coordinates {grid.dims}."
-            )
-        position = np.stack([mesh[d].ravel() for d in grid.dims], 1)
-        if not np.isfinite(position).all():
-            first = int(np.argwhere(~np.isfinite(position).all(1))[0, 0])
-            raise InputError(f"Observed point {first} of {name!r} has no position (NaN); drop it.")
-        return _on_land(_Part(values, std, case, channel, position, ()), name, codec)
+            sensors = spots(array, rest, grid)
+        on_land(sensors, np.flatnonzero(np.isfinite(values).any(0)), channel, name, codec)
+        std = error.values.astype(np.float64).reshape(rows)
+        return _Part(name, values, std, case, channel, sensors)
+
+    @property
+    def _sensor(self) -> str | None:
+        """The dim of sensors that the footprint names."""
+        if isinstance(self.footprint, Footprint):
+            return self.footprint.sensor
+        if self.footprint is None:
+            return None
+        own = [str(d) for d in self.footprint.dims if d in self.values.dims]
+        return own[0] if len(own) == 1 else None
 
     def _within(self, values: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
         """``values``, those at a limit equal to it to the last digit, whatever type they had."""
@@ -224,56 +261,23 @@ class Observed:
                 )
         return values
 
-    def _blocks(self, array: xr.DataArray, rest: list[str], grid: Grid) -> tuple[int, ...]:
-        """Grid points a block along each dim of the grid, checked against the values."""
-        unknown = [d for d in self.coarsen if d not in grid.dims]
-        if unknown:
-            raise InputError(
-                f"The blocks name a dim {unknown[0]!r}.{nearest(unknown[0], grid.dims)}"
-            )
-        factor = tuple(int(self.coarsen.get(d, 1)) for d in grid.dims)
-        want = [n // f for n, f in zip(grid.shape, factor, strict=True)]
-        if rest != list(grid.dims) or [array.sizes[d] for d in rest] != want:
-            raise InputError(
-                f"Block means of {array.name!r} have sizes {dict(array.sizes)}; expected "
-                f"{dict(zip(grid.dims, want, strict=True))} for blocks of {factor}."
-            )
-        for dim, f, n in zip(grid.dims, factor, want, strict=True):
-            centre = grid.coords[dim][: n * f].reshape(n, f).mean(1)
-            half = 0.5 * f * float(np.abs(np.diff(grid.coords[dim])).max(initial=0.0))
-            if dim in array.coords and (np.abs(array[dim].values - centre) > half).any():
-                raise InputError(
-                    f"Block means of {array.name!r} lie elsewhere along {dim!r} than blocks of {f} "
-                    f"grid points, the first at {centre[0]:g}; sort or interpolate them."
-                )
-        return factor
-
 
 @dataclass(frozen=True, eq=False)
 class _Part:
     """One observed variable: values and errors (cases, n), and where they are."""
 
+    variable: str
     values: np.ndarray
     std: np.ndarray
     case: xr.DataArray | None
     channel: int
-    position: np.ndarray | None
-    factor: tuple[int, ...]
+    sensors: Sensors
 
     def pick(self, i: int) -> _Seen:
         """What is seen in case i."""
         row = i if self.case is not None else 0
         index = np.flatnonzero(np.isfinite(self.values[row]))
         return _Seen(self, index, self.values[row, index], self.std[row, index])
-
-    def operator(self, seen: np.ndarray, codec: Codec) -> Operator:
-        """From physical channels to the values seen."""
-        if self.position is not None:
-            channel = [self.channel] * len(seen)
-            return points(channel, torch.from_numpy(self.position[seen]), codec.grid.shape)
-        block = Coarsen(self.factor)
-        index = torch.from_numpy(seen)
-        return Function(lambda x: block.field(x[:, self.channel]).flatten(1)[:, index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,9 +291,30 @@ class _Seen:
 
     def whitened(self, codec: Codec) -> Operator:
         """From physical channels to values in units of their error."""
-        operator = self.part.operator(self.index, codec)
+        operator = self.part.sensors.operator(self.part.channel, self.index, codec.grid)
         scale = torch.from_numpy(1 / self.std)
         return Function(lambda x: operator(x) * scale.to(x))
+
+    def name(self, k: int, codec: Codec) -> str:
+        """The k-th value in words."""
+        return f"{self.part.variable!r} {self.part.sensors.name(int(self.index[k]), codec.grid)}"
+
+
+def _bytes(part: object) -> Iterator[bytes]:
+    """Names, dims, types and numbers of labelled values, or of anything made of numbers."""
+    if isinstance(part, xr.DataArray):
+        part = part.to_dataset(name="values")
+    if not isinstance(part, xr.Dataset):
+        named = part.items() if isinstance(part, Mapping) else [("values", part)]
+        part = xr.Dataset({k: v if isinstance(v, xr.DataArray) else _array(v) for k, v in named})
+    for key, values in part.variables.items():
+        yield f"{key}{values.dims}{values.dtype}".encode()
+        yield plain_bytes(np.asarray(values.values))
+
+
+def _array(value: object) -> xr.DataArray:
+    array = np.asarray(value)
+    return xr.DataArray(array, dims=[f"dim_{n}_{i}" for i, n in enumerate(array.shape)])
 
 
 def _check_limits(limits: object) -> None:
@@ -303,48 +328,6 @@ def _check_limits(limits: object) -> None:
         raise InputError(
             f"Got limits from {numbers[0]} to {numbers[1]}; expected the lower one first."
         )
-
-
-def _join(seen: list[_Seen], codec: Codec, law: Noise) -> Observation:
-    operators = [s.whitened(codec) for s in seen]
-    observe = Function(lambda p: torch.cat([a(p) for a in operators], dim=1))
-    y = torch.from_numpy(np.concatenate([s.values / s.std for s in seen]))
-    fields = codec.physical if codec.mask is None else _filled(codec)
-    return Observation(y, observe @ fields, law)
-
-
-def _filled(codec: Codec) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The physical field with zeros on land, which an interpolation weight of 0 may meet."""
-    return lambda x: torch.nan_to_num(codec.physical(x), 0.0, torch.inf, -torch.inf)
-
-
-def _on_land(part: _Part, name: str, codec: Codec) -> _Part:
-    """``part``, refused where a value that is seen lies on points that the model leaves out."""
-    if codec.mask is None:
-        return part
-    valid = torch.ones(1, len(codec.variables), *codec.grid.shape, dtype=torch.float64)
-    valid[:, : len(codec.mask)] = codec.mask.double()
-    seen = np.flatnonzero(np.isfinite(part.values).any(0))
-    lost = part.operator(seen, codec)(valid)[0].numpy() < 1 - 1e-6
-    if lost.any():
-        raise InputError(
-            f"Observed value {seen[lost][0]} of {name!r} lies on masked points of the model, or "
-            f"needs one; {int(lost.sum())} do. Leave them out."
-        )
-    return part
-
-
-def _case_dims(array: xr.DataArray, grid: Grid) -> list[Hashable]:
-    """Dims that count cases; a track of points along time is one case of many points."""
-    if len(array.dims) == 1 and all(
-        d in array.coords and array[d].dims == array.dims for d in grid.dims if d not in array.dims
-    ):
-        return []
-    return [
-        d
-        for d in array.dims
-        if d not in grid.dims and (d in CASE_DIMS or rank(array, d, "time") is not None)
-    ]
 
 
 def _beside(std: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataArray:
@@ -363,30 +346,3 @@ def _beside(std: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataArray:
                 "bring them into one order with xr.align."
             )
     return std.broadcast_like(like).transpose(*like.dims)
-
-
-def _renamed(array: xr.DataArray, grid: Grid) -> xr.DataArray:
-    """Latitude and longitude by the grid's names, whatever they are called."""
-    template = grid.template()
-    for word in ("latitude", "longitude"):
-        ours = find(template, word)
-        theirs = find(array, word) if ours in grid.dims and ours not in array.coords else None
-        if ours is not None and theirs is not None and theirs in array.coords:
-            array = array.rename({theirs: ours})
-    return array
-
-
-def _positions(array: xr.DataArray, dim: str, grid: Grid, name: str) -> np.ndarray:
-    """Fractional grid indices of the values along the grid's ``dim``."""
-    counted = np.array_equal(grid.coords[dim], np.arange(len(grid.coords[dim])))
-    if dim not in array.coords and not (counted and dim in array.dims):
-        raise InputError(
-            f"Observed {name!r} along {tuple(array.dims)} needs a coordinate {dim!r}."
-            + nearest(dim, [str(c) for c in array.coords])
-        )
-    if array[dim].dtype.kind not in "fiu" or array[dim].ndim != 1:
-        raise InputError(
-            f"The coordinate {dim!r} of observed {name!r} holds {array[dim].ndim}-D "
-            f"{array[dim].dtype} values; expected numbers along one dim."
-        )
-    return grid.position(dim, array[dim].values.astype(np.float64))

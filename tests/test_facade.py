@@ -57,7 +57,7 @@ def test_the_public_names() -> None:
     assert dir(sd) == sorted(sd.__all__)
     words = "load recover generate krige exceedance log_prob refined"
     words += " Observed Model Job Task View InputError RunError"
-    assert set(sd.__all__) == {*words.split(), "score", "ensemble", "plot"}
+    assert set(sd.__all__) == {*words.split(), "score", "ensemble", "footprint", "plot"}
     for name in sd.__all__:
         assert getattr(sd, name) is not None
     assert sd.ensemble.run is ensemble.run and sd.score.crps is not None

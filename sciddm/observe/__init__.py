@@ -9,6 +9,7 @@ from sciddm.observe import noise
 from sciddm.observe.noise import Noise
 from sciddm.observe.observation import Observation
 from sciddm.observe.operators import Coarsen, Function, Mask, Operator, Points, points
+from sciddm.observe.weighted import Weighted
 
 __all__ = [
     "Coarsen",
@@ -18,6 +19,7 @@ __all__ = [
     "Observation",
     "Operator",
     "Points",
+    "Weighted",
     "noise",
     "points",
 ]
