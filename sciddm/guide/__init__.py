@@ -4,9 +4,11 @@ A ``...Loop``, `ReSample` and `Resampling` are solvers around a solver, for the 
 authors run on x_s after the solver's step; `REDDiff` is a sampler of its own.
 """
 
+from sciddm.guide.anchored import Anchor, linearised
 from sciddm.guide.dps import DPS
 from sciddm.guide.event import Event, Exceeds
 from sciddm.guide.free import Blind, ClassifierFree
+from sciddm.guide.kriged import Matheron, RandomisedMode
 from sciddm.guide.mmps import MMPS
 from sciddm.guide.moments import Conditioned, linear_posterior
 from sciddm.guide.probability import EventProbability, event_probability
@@ -23,6 +25,7 @@ __all__ = [
     "MMPS",
     "SDA",
     "TMPD",
+    "Anchor",
     "Blind",
     "ClassifierFree",
     "Conditioned",
@@ -33,15 +36,18 @@ __all__ = [
     "Exceeds",
     "FunDPSLoop",
     "HardProjection",
+    "Matheron",
     "PiGDM",
     "PiGDMLoop",
     "PriorFit",
     "REDDiff",
+    "RandomisedMode",
     "ReSample",
     "Replace",
     "Resampling",
     "event_probability",
     "linear_posterior",
+    "linearised",
     "prior_fit",
     "prior_fits",
 ]

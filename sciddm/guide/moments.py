@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments
 from sciddm.errors import InputError
+from sciddm.guide.anchored import Anchor, Chord
 from sciddm.guide.curved import GaussNewton
 from sciddm.guide.linear import factor, gram, kalman_gain
 from sciddm.guide.sites import weights
@@ -66,12 +67,18 @@ class Gain:
     Parameters
     ----------
     observation : its values are not used. moments : gives V at a time.
-    memory : bytes to keep.
+    memory : bytes to keep. rows : of the operator, (n, C, *grid), float64, where they are known.
     """
 
-    def __init__(self, observation: Observation, moments: Moments, memory: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        observation: Observation,
+        moments: Moments,
+        memory: int = 1 << 30,
+        rows: Tensor | None = None,
+    ) -> None:
         self.observation, self.moments, self.memory = observation, moments, memory
-        self._rows: Tensor | None = None
+        self._rows = rows
         self._affine: bool | None = None
         self._known: dict[float, Known] = {}
 
@@ -119,7 +126,9 @@ class Conditioned(Denoiser):
 
     Exact for an affine operator, Gaussian errors and a covariance that is exact. Other errors are
     met by Gaussian sites (`sciddm.guide.sites`), other operators by linearising them at each
-    member's own estimate (`sciddm.guide.curved`); which of them is needed is found out once.
+    member's own estimate (`sciddm.guide.curved`); which of them is needed is found out once. With
+    an ``anchor`` all members share its rows, and reach their own fit by chords
+    (`sciddm.guide.anchored`): for operators that are dear to run and bend little.
 
     Parameters
     ----------
@@ -131,6 +140,7 @@ class Conditioned(Denoiser):
         good where the operator bends within the s.d. of the errors.
     sweeps : over the sites of errors that are not Gaussian. One value needs 1, twenty that go
         together 3.
+    anchor : of this observation, from `linearised`; or None.
     """
 
     def __init__(
@@ -140,6 +150,7 @@ class Conditioned(Denoiser):
         moments: Moments,
         passes: int = 3,
         sweeps: int = 4,
+        anchor: Anchor | None = None,
     ) -> None:
         if passes < 1 or sweeps < 1:
             raise InputError(
@@ -151,7 +162,13 @@ class Conditioned(Denoiser):
         self.passes, self.sweeps = passes, sweeps
         self._normal = isinstance(observation.law, Normal)
         self._seen = observation if self._normal else observation.whitened()
-        self._gain = Gain(self._seen, moments)
+        self.anchor = anchor
+        if anchor is not None and self._seen is not observation:
+            raise InputError(
+                "Got an anchor and errors that go together; expected the observation.whitened() "
+                "that the anchor was made of."
+            )
+        self._gain = Gain(self._seen, moments, rows=None if anchor is None else anchor.rows)
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         if t.numel() != 1:
@@ -160,6 +177,8 @@ class Conditioned(Denoiser):
                 "Use guide.MMPS for a clock per cell."
             )
         x_hat = self.prior(x_t, t, context)
+        if self.anchor is not None:
+            return self._by_chords(x_hat, self._gain.at(t, x_t), self.anchor)
         if not self._gain.affine(x_t):
             curved = GaussNewton(self._seen, self.moments, self._weights, self.passes)
             return curved(x_hat, self.moments.covariance(t.reshape(())))
@@ -177,6 +196,20 @@ class Conditioned(Denoiser):
 
         return x_hat + self.moments.respond(x_hat, gap, self._gain.rows(x_t), update)
 
+    def _by_chords(self, x_hat: Tensor, known: Known, anchor: Anchor) -> Tensor:
+        def weights(mean: Tensor) -> Tensor:
+            if known.chol is None:
+                return self._weights(self._seen.y, mean, known.spread)
+            gap = self._seen.y.double() - mean
+            return solve(known.chol, known.surprise.stretch(gap) if known.surprise else gap)
+
+        def move(weight: Tensor) -> Tensor:
+            return self.moments.respond(
+                x_hat, weight, anchor.rows, lambda w: self._gain.pull(known, w, x_hat)
+            )
+
+        return Chord(self._seen, anchor)(x_hat, known.spread, weights, move)
+
     def _weights(self, y: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
         """w (B, n), float64, such that x_hat moves by V A^T w. Only the V of Gaussian errors is
         inflated: other laws explain a surprise by themselves."""
@@ -193,7 +226,7 @@ class Conditioned(Denoiser):
         By Matheron's rule: a draw of the prior's fluctuation v and of an error e moves by the gain
         of -(A v + e). Where V is inflated for a member that surprises it, its draw is not.
         """
-        if not self._normal or not self._gain.affine(like):
+        if not self._normal or self.anchor is not None or not self._gain.affine(like):
             raise InputError(
                 "Got an operator that is not affine, or errors that are not Gaussian; their "
                 "posterior covariance differs from member to member and is not sampled. Use a "
@@ -210,9 +243,10 @@ class Conditioned(Denoiser):
         return v - self._gain.pull(known, solve(known.chol, gap), v)
 
     def given(self, observation: Observation) -> Conditioned:
-        """The same sensors and errors with other values; shares the gains."""
+        """The same sensors and errors with other values, without an anchor; shares the gains."""
         other = Conditioned(self.prior, observation, self.moments, self.passes, self.sweeps)
-        other._gain = self._gain
+        if self.anchor is None:
+            other._gain = self._gain
         return other
 
 
