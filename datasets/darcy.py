@@ -10,7 +10,7 @@ Equation or source
 Grid and units
     Nodes i / (grid - 1) on both axes, everything dimensionless. float32, dims (sample, y, x).
     Sizes: toy 64 samples at 32 x 32, small 10,000 at 64 x 64, full 50,000 at 128 x 128 (6.6 GB).
-    Sample i of a seed has the same bytes however many are made.
+    Sample i of a seed has the same bytes however many are made, by however many workers.
 Splits
     By order: the last 5 % are the test samples, the 5 % before them the validation samples. The
     samples are independent, so no gap is needed.
@@ -26,15 +26,13 @@ Cite
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import dask.array
 import numpy as np
 import torch
 import xarray as xr
 
-from sciddm.errors import InputError, nearest
+from sciddm.data import generate
 from sciddm.pde.elliptic import Darcy
 from sciddm.pde.random_field import GaussianField
 
@@ -48,35 +46,17 @@ def make(
     seed: int = 0,
     samples: int | None = None,
     grid: int | None = None,
+    workers: int = 1,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> xr.Dataset:
     """Write the data set to the zarr ``store`` and open it; ``samples`` and ``grid`` win over
     ``size``."""
-    from sciddm.data import store as zarr_store
-
-    if size not in SIZES:
-        raise InputError(f"Got size {size!r}, expected a known one.{nearest(size, SIZES)}")
-    count = SIZES[size][0] if samples is None else samples
-    side = SIZES[size][1] if grid is None else grid
-    if count < 3:
-        raise InputError(f"Got {count} samples; three splits need at least 3, ask for more.")
-    GaussianField().draw(0, side, seed=seed)  # refuses bad numbers before any work
-    chunk = min(count, max(1, 2**20 // side**2))
-    chunks = {"sample": chunk, "y": side, "x": side}
-    block = chunk * -(-1000 // chunk)  # whole chunks, so that no two blocks share one
-    path = Path(store)
-    if count <= block:
-        zarr_store.write(fields(count, side, seed), path, chunks=chunks, overwrite=overwrite)
-        return zarr_store.open(path)
-    lazy = dask.array.zeros((count, side, side), dtype=np.float32, chunks=(chunk, side, side))
-    template = _label(lazy, lazy, seed, 0)
-    zarr_store.create(template, path, chunks=chunks, overwrite=overwrite)
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        part = fields(stop - start, side, seed, start)
-        zarr_store.put(path, part, {"sample": slice(start, stop)})
-        print(f"darcy: {stop} of {count} samples", file=sys.stderr, flush=True)
-    return zarr_store.open(zarr_store.finalize(path))
+    count, side = generate.sized(SIZES, size, samples, grid)
+    return generate.make(
+        __file__, store, samples=count, grid=side, seed=seed,
+        workers=workers, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
 
 
 def fields(samples: int, grid: int, seed: int = 0, start: int = 0) -> xr.Dataset:
@@ -87,41 +67,18 @@ def fields(samples: int, grid: int, seed: int = 0, start: int = 0) -> xr.Dataset
     for row in range(samples):
         phase = field.draw(1, grid, seed=seed, start=start + row)
         a = torch.where(phase >= 0.0, 12.0, 3.0).to(torch.float64)
-        coefficient[row] = a[0, 0].to(torch.float32).numpy()
-        solution[row] = solve(a)[0, 0].to(torch.float32).numpy()
-    return _label(coefficient, solution, seed, start)
-
-
-def _label(
-    coefficient: np.ndarray | dask.array.Array,
-    solution: np.ndarray | dask.array.Array,
-    seed: int,
-    start: int,
-) -> xr.Dataset:
-    samples, grid, _ = coefficient.shape
-    held = max(1, round(0.05 * samples))
-    edges = [0, max(0, samples - 2 * held), max(0, samples - held), samples]
-    names = ["train", "validation", "test"]
-    dims, nodes = ("sample", "y", "x"), np.linspace(0.0, 1.0, grid)
-    return xr.Dataset(
+        coefficient[row] = a[0, 0].numpy()
+        solution[row] = solve(a)[0, 0].numpy()
+    dims = ("sample", "y", "x")
+    return generate.labelled(
         {
             "coefficient": (dims, coefficient, {"units": "1", "long_name": "coefficient a"}),
             "solution": (dims, solution, {"units": "1", "long_name": "solution u"}),
         },
-        {
-            "sample": ("sample", np.arange(start, start + samples), {"long_name": "sample number"}),
-            "y": ("y", nodes, {"units": "1", "long_name": "second coordinate", "axis": "Y"}),
-            "x": ("x", nodes, {"units": "1", "long_name": "first coordinate", "axis": "X"}),
-        },
-        {
-            "Conventions": "CF-1.10",
-            "title": "Darcy flow through a two-phase medium, harmonic face means",
-            "sciddm_dataset": "darcy",
-            "sciddm_sample_dim": "sample",
-            "sciddm_splits": {n: edges[i : i + 2] for i, n in enumerate(names)},
-            "sciddm_generator": {
-                "version": 1, "seed": seed, "samples": samples, "grid": grid,
-                "alpha": 2.0, "tau": 3.0, "high": 12.0, "low": 3.0, "threshold": 0.0, "source": 1.0,
-            },
+        generate.square(grid),
+        name="darcy", title="Darcy flow through a two-phase medium, harmonic face means",
+        start=start, seed=seed, numbers={
+            "grid": grid, "alpha": 2.0, "tau": 3.0, "high": 12.0, "low": 3.0, "threshold": 0.0,
+            "source": 1.0,
         },
     )  # fmt: skip

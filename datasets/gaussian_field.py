@@ -23,14 +23,12 @@ Cite
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import dask.array
 import numpy as np
 import xarray as xr
 
-from sciddm.errors import InputError, nearest
+from sciddm.data import generate
 from sciddm.pde.random_field import GaussianField
 
 SIZES = {"toy": (64, 32), "small": (10_000, 64), "full": (50_000, 128)}
@@ -45,42 +43,18 @@ def make(
     grid: int | None = None,
     alpha: float = 2.0,
     tau: float = 3.0,
+    workers: int = 1,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> xr.Dataset:
     """Write the data set to the zarr ``store`` and open it; ``samples`` and ``grid`` win over
     ``size``."""
-    from sciddm.data import store as zarr_store
-
-    if size not in SIZES:
-        raise InputError(f"Got size {size!r}, expected a known one.{nearest(size, SIZES)}")
-    count = SIZES[size][0] if samples is None else samples
-    side = SIZES[size][1] if grid is None else grid
-    if count < 3:
-        raise InputError(f"Got {count} samples; three splits need at least 3, ask for more.")
-    GaussianField(alpha=alpha, tau=tau).draw(
-        0, side, seed=seed
-    )  # refuses bad numbers before any work
-    chunk = min(count, max(1, 2**20 // side**2))
-    chunks = {"sample": chunk, "y": side, "x": side}
-    block = chunk * -(-1000 // chunk)  # whole chunks, so that no two blocks share one
-    path = Path(store)
-    if count <= block:
-        zarr_store.write(
-            fields(count, side, seed, alpha=alpha, tau=tau),
-            path,
-            chunks=chunks,
-            overwrite=overwrite,
-        )
-        return zarr_store.open(path)
-    lazy = dask.array.zeros((count, side, side), dtype=np.float32, chunks=(chunk, side, side))
-    template = _label(lazy, seed, 0, alpha=alpha, tau=tau)
-    zarr_store.create(template, path, chunks=chunks, overwrite=overwrite)
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        part = fields(stop - start, side, seed, start, alpha=alpha, tau=tau)
-        zarr_store.put(path, part, {"sample": slice(start, stop)})
-        print(f"gaussian_field: {stop} of {count} samples", file=sys.stderr, flush=True)
-    return zarr_store.open(zarr_store.finalize(path))
+    count, side = generate.sized(SIZES, size, samples, grid)
+    return generate.make(
+        __file__, store, samples=count, grid=side, seed=seed,
+        numbers={"alpha": alpha, "tau": tau}, workers=workers, resume=resume,
+        overwrite=overwrite,
+    )  # fmt: skip
 
 
 def fields(
@@ -95,33 +69,13 @@ def fields(
     """Samples ``start .. start + samples - 1`` of the seed in memory, split by their order."""
     draws = GaussianField(alpha=alpha, tau=tau).draw(samples, grid, seed=seed, start=start)
     field = draws[:, 0].numpy().astype(np.float32)
-    return _label(field, seed, start, alpha=alpha, tau=tau)
-
-
-def _label(
-    field: np.ndarray | dask.array.Array, seed: int, start: int, *, alpha: float, tau: float
-) -> xr.Dataset:
-    samples, grid, _ = field.shape
-    held = max(1, round(0.05 * samples))
-    edges = [0, max(0, samples - 2 * held), max(0, samples - held), samples]
-    names = ["train", "validation", "test"]
-    dims, nodes = ("sample", "y", "x"), np.linspace(0.0, 1.0, grid)
-    return xr.Dataset(
-        {"field": (dims, field, {"units": "1", "long_name": "Gaussian random field"})},
+    return generate.labelled(
         {
-            "sample": ("sample", np.arange(start, start + samples), {"long_name": "sample number"}),
-            "y": ("y", nodes, {"units": "1", "long_name": "second coordinate", "axis": "Y"}),
-            "x": ("x", nodes, {"units": "1", "long_name": "first coordinate", "axis": "X"}),
+            "field": (
+                ("sample", "y", "x"), field, {"units": "1", "long_name": "Gaussian random field"}
+            ),
         },
-        {
-            "Conventions": "CF-1.10",
-            "title": "Gaussian random field, cosine spectrum",
-            "sciddm_dataset": "gaussian_field",
-            "sciddm_sample_dim": "sample",
-            "sciddm_splits": {n: edges[i : i + 2] for i, n in enumerate(names)},
-            "sciddm_generator": {
-                "version": 1, "seed": seed, "samples": samples, "grid": grid,
-                "alpha": alpha, "tau": tau,
-            },
-        },
+        generate.square(grid),
+        name="gaussian_field", title="Gaussian random field, cosine spectrum", start=start,
+        seed=seed, numbers={"grid": grid, "alpha": alpha, "tau": tau},
     )  # fmt: skip
