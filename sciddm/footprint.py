@@ -87,8 +87,10 @@ class Footprint(ABC):
         """What the sensors see of ``field``: its grid dims become one of sensors."""
         weights = self.weights(field)
         seen = xr.dot(field.astype(float), weights, dim=list(weights.dims[1:]))
-        units = _product(str(field.attrs.get("units", "")), str(weights.attrs["units"]))
-        return seen.rename(field.name).assign_attrs({**field.attrs, "units": units})
+        known = {k: v for k, v in field.attrs.items() if k != "units"}
+        if "units" in field.attrs:  # of a field without units nothing is said
+            known["units"] = _product(str(field.attrs["units"]), str(weights.attrs["units"]))
+        return seen.rename(field.name).assign_attrs(known)
 
     @property
     def sensor(self) -> str | None:

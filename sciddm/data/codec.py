@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Grid:
         period = self.period(dim)
         if period is not None:
             return np.round((values - axis[0]) * (len(axis) / period), 9) % len(axis)
-        if dim == find(self.template(), "longitude"):
+        if dim == self._longitude:
             low, high = axis.min(), axis.max()
             turned = low + (values - low) % 360
             values = np.where(((values < low) | (values > high)) & (turned <= high), turned, values)
@@ -78,11 +79,22 @@ class Grid:
 
         Raises `InputError` where the attribute does not fit rising, even points.
         """
+        return self._periods[dim]
+
+    @cached_property
+    def _longitude(self) -> str | None:
+        return find(self.template(), "longitude")
+
+    @cached_property
+    def _periods(self) -> Mapping[str, float | None]:
+        return {dim: self._period(dim) for dim in self.dims}
+
+    def _period(self, dim: str) -> float | None:
         axis, said = self.coords[dim], self.attrs.get(dim, {}).get("period")
         span = len(axis) * (axis[-1] - axis[0]) / max(1, len(axis) - 1)
         even = len(axis) > 1 and np.allclose(np.diff(axis), span / len(axis), atol=0, rtol=1e-3)
         if said is None:
-            turn = dim == find(self.template(), "longitude") and abs(span - 360) < 1e-3
+            turn = dim == self._longitude and abs(span - 360) < 1e-3
             return 360.0 if turn and even else None
         if not (even and isinstance(said, int | float) and abs(span - said) < 1e-5 * abs(span)):
             raise InputError(
