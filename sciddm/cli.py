@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the recipe"
     )
+    make.add_argument("--workers", type=_count, help="processes [one a core]")
+    make.add_argument("--resume", action="store_true", help="go on where the last run stopped")
     _replacing(make)
 
     train = _verb(known, "train", verbs.train, "train a model as a config says, and save it")

@@ -69,7 +69,7 @@ SHELVES: Mapping[str, Shelf] = {
 }
 
 # Keywords of a data set's ``make`` that have keys of their own and are no numbers.
-_SPOKEN_FOR = ("size", "seed", "overwrite")
+_SPOKEN_FOR = ("size", "seed", "overwrite", "workers", "resume")
 
 
 def find(kind: str, name: str | Path) -> Path:
@@ -201,18 +201,32 @@ def free(
     return out
 
 
-def make(data: Data, *, overwrite: bool = False) -> xr.Dataset:
+def make(
+    data: Data, *, overwrite: bool = False, workers: int | None = None, resume: bool = False
+) -> xr.Dataset:
     """Make the data set that ``data`` describes and open it; `overwrite` replaces an old store.
-    `InputError` before any work when something stands in its place."""
-    from sciddm.data import store
 
-    path = free(data.store, overwrite)
+    ``workers`` processes share the work, as many as the machine has cores unless it is said, where
+    the recipe can share it; `resume` completes a store that was begun, and opens one that is whole.
+    `InputError` before any work when something stands in its place, or the recipe cannot do that.
+    """
+    from sciddm.data import generate, store
+
     recipe = load(find("datasets", data.recipe), "datasets")
+    takes = inspect.signature(recipe.make).parameters
+    # A recipe without the word goes on by itself, or begins again: both end in the same store.
+    resume = resume and "resume" in takes
+    path = Path(data.store) if resume else free(data.store, overwrite)
     numbers = bind(recipe.make, data.numbers, "data.numbers", spoken_for=_SPOKEN_FOR)
-    replace = {"overwrite": True} if path.exists() else {}
-    if replace and "overwrite" not in inspect.signature(recipe.make).parameters:
+    replaces = path.exists() and not resume
+    if replaces and "overwrite" not in takes:
         raise InputError(f"{data.recipe} cannot replace a store; remove {str(path)!r} yourself.")
-    recipe.make(path, size=data.size, seed=data.seed, **replace, **numbers)
+    if workers is not None and "workers" not in takes:
+        raise InputError(f"{data.recipe} works in one process; leave the workers out.")
+    many = generate.machine() if workers is None else workers
+    asked = {"overwrite": overwrite and not resume, "resume": resume, "workers": many}
+    chosen = {name: value for name, value in asked.items() if name in takes and value}
+    recipe.make(path, size=data.size, seed=data.seed, **chosen, **numbers)
     return store.open(path)
 
 
@@ -226,7 +240,8 @@ def opened(data: Data) -> xr.Dataset:
 
     path = Path(data.store)
     if not path.exists():
-        return make(data)
+        begun = path.with_name(f"{path.name}.partial").exists()
+        return make(data, resume=begun)
     ds = store.open(path)
     wanted: dict[str, object] = {**data.numbers, "seed": data.seed}
     made = {**ds.attrs.get("sciddm_generator", {})}

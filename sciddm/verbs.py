@@ -68,7 +68,14 @@ def make(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "numbers": _numbers(args.set),
     }
-    ds = recipe.make(config.checked(config.Data, flags), overwrite=args.overwrite)
+    if args.resume and args.overwrite:
+        raise InputError("Got --resume and --overwrite, expected one of them.")
+    ds = recipe.make(
+        config.checked(config.Data, flags),
+        overwrite=args.overwrite,
+        workers=args.workers,
+        resume=args.resume,
+    )
     sizes = {str(dim): int(size) for dim, size in ds.sizes.items()}
     variables = [str(name) for name in ds.data_vars]
     _show({"store": args.store, "variables": variables, "sizes": sizes}, args.json)
