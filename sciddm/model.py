@@ -113,6 +113,7 @@ CLASSES: dict[str, type] = {
         pde.GrayScott,
         pde.NavierStokes,
         pde.Kolmogorov,
+        pde.ObstacleFlow,
         codecs.Grid,
         codecs.Normaliser,
         codecs.Derived,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson
 from sciddm.pde.navier_stokes import Kolmogorov, NavierStokes
+from sciddm.pde.obstacle import ObstacleFlow
 from sciddm.pde.periodic import Advection, Burgers, GrayScott, Heat, KuramotoSivashinsky
 from sciddm.pde.random_field import GaussianField, PeriodicField
 
@@ -18,6 +19,7 @@ __all__ = [
     "Kolmogorov",
     "KuramotoSivashinsky",
     "NavierStokes",
+    "ObstacleFlow",
     "PeriodicField",
     "Poisson",
 ]

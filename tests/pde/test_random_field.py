@@ -10,7 +10,7 @@ from torch import Tensor
 from sciddm.errors import InputError
 from sciddm.pde.elliptic import Poisson
 from sciddm.pde.grid import dct2, idct2
-from sciddm.pde.random_field import GaussianField, PeriodicField
+from sciddm.pde.random_field import GaussianField, PeriodicField, _places
 
 
 def _solution_variance(size: int) -> float:
@@ -116,6 +116,13 @@ def test_a_periodic_sample_is_one_field_at_any_size(axes: int, small: int, large
     fine = torch.fft.fftn(field.draw(2, large), dim=dims) / large**axes
     held = (..., *(slice(0, (small - 1) // 2 + 1) for _ in dims))
     torch.testing.assert_close(coarse[held], fine[held], atol=1e-15, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [3, 8, 17])
+def test_no_two_waves_share_a_number(size: int) -> None:
+    for axes in (1, 2):
+        places = _places(size, axes).flatten().sort().values
+        assert torch.equal(places, torch.arange(size**axes))
 
 
 def test_periodic_samples_are_addressed() -> None:
