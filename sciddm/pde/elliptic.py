@@ -172,10 +172,10 @@ class _Solve(torch.autograd.Function):
         adjoint = _Solve.apply(a, gradients[0])
         if not ctx.needs_input_grad[0]:
             return None, adjoint
-        return -_energy_gradient(a, pad(adjoint, (1, 1, 1, 1)), pad(u, (1, 1, 1, 1))), adjoint
+        return -energy_gradient(a, pad(adjoint, (1, 1, 1, 1)), pad(u, (1, 1, 1, 1))), adjoint
 
 
-def _energy_gradient(a: Tensor, v: Tensor, u: Tensor) -> Tensor:
+def energy_gradient(a: Tensor, v: Tensor, u: Tensor) -> Tensor:
     """Gradient in ``a`` of ``<v, A(a) u> = sum over faces of a_f dv du / h^2``.
 
     The derivative of the harmonic mean ``2 p q / (p + q)`` in ``p`` is ``2 q^2 / (p + q)^2``.
