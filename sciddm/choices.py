@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from sciddm import solve
 from sciddm.denoise import Denoiser
-from sciddm.ensemble import Rule
+from sciddm.draws import Rule
 from sciddm.errors import InputError, nearest
 from sciddm.guide import DPS, MMPS, SDA, PiGDM
 from sciddm.observe import Observation

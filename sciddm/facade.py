@@ -10,7 +10,8 @@ import xarray as xr
 
 from sciddm import ensemble
 from sciddm.denoise import Context
-from sciddm.ensemble import InBlocks, Job, Progress, Rule
+from sciddm.draws import InBlocks, Rule
+from sciddm.ensemble import Job, Progress
 from sciddm.errors import InputError
 from sciddm.evidence import Evidence
 from sciddm.model import Model

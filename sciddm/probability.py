@@ -15,7 +15,7 @@ from sciddm import likelihood
 from sciddm.data.codec import Codec, Derived, TwoValued
 from sciddm.data.names import same_units
 from sciddm.denoise import Gaussian, Moments
-from sciddm.ensemble import BLOCK, InBlocks
+from sciddm.draws import BLOCK, InBlocks
 from sciddm.errors import InputError
 from sciddm.evidence import physical
 from sciddm.guide import Event, event_probability

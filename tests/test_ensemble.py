@@ -150,6 +150,21 @@ def whitened(model: sd.Model, post: xr.Dataset, mean: np.ndarray, cov: np.ndarra
     return (x.reshape(len(x), -1) - mean) @ vectors[:, kept] / np.sqrt(values[kept])
 
 
+@pytest.mark.parametrize("std", [1e-7, 1e-5, 1e-3])
+def test_members_lie_as_far_from_small_errors_as_the_exact_posterior(
+    exact: sd.Model, truth: xr.Dataset, std: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the errors are far below what the lowest noise level leaves undecided."""
+    seen = sd.Observed(stations(truth.isel(sample=0, drop=True)), std=std)
+    misfits = [
+        verb(exact, seen, members=256, seed=3).attrs["misfit_sd"] for verb in (sd.recover, sd.krige)
+    ]
+    assert misfits[0] == pytest.approx(misfits[1], rel=0.08) and 0.7 < misfits[1] < 1.2
+    monkeypatch.setattr(Conditioned, "fluctuation", lambda self, t, like, rng: 0 * like)
+    closer = sd.recover(exact, seen, members=64, seed=3).attrs["misfit_sd"]
+    assert std > 1e-4 or closer < 0.75
+
+
 @seen_in_each_way
 def test_kriging_draws_from_the_exact_posterior(
     see: See, std: dict[str, float], coarsen: dict[str, int], exact: sd.Model, truth: xr.Dataset

@@ -220,13 +220,19 @@ class Conditioned(Denoiser):
             gap = Surprise(spread, noise).stretch(gap)
         return solve(factor(spread + noise), gap)
 
+    def shared(self, like: Tensor) -> bool:
+        """Whether Cov[X | x_t, y] is one for all members: errors are Gaussian, and the operator is
+        affine or linearised at an anchor."""
+        return self._normal and (self.anchor is not None or self._gain.affine(like))
+
     def fluctuation(self, t: Tensor, like: Tensor, rng: Streams | None = None) -> Tensor:
         """A draw of X - E[X | x_t, y], N(0, V - K A V), of the shape of ``like`` (B, C, *grid).
 
         By Matheron's rule: a draw of the prior's fluctuation v and of an error e moves by the gain
-        of -(A v + e). Where V is inflated for a member that surprises it, its draw is not.
+        of -(A v + e). Where V is inflated for a member that surprises it, its draw is not. With an
+        anchor A is its linearisation. Raises `InputError` where it is not `shared`.
         """
-        if not self._normal or self.anchor is not None or not self._gain.affine(like):
+        if not self.shared(like):
             raise InputError(
                 "Got an operator that is not affine, or errors that are not Gaussian; their "
                 "posterior covariance differs from member to member and is not sampled. Use a "

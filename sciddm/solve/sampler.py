@@ -78,10 +78,14 @@ class Diffusion:
         """Noise level where the grid starts, or None for that of the process' clock."""
         return self.kappa_max if self.early is None else self.early.kappa
 
+    @property
+    def times(self) -> Tensor:
+        """The times on the grid (N,), falling."""
+        return self.grid.times(self.denoiser.process, self.steps, self.highest, self.kappa_min)
+
     def start(self, shape: Sequence[int], context: Context, rng: Streams) -> tuple[Tensor, Tensor]:
         """The field (B, C, *grid) at the first of the times, and all times (N,)."""
-        process = self.denoiser.process
-        times = self.grid.times(process, self.steps, self.highest, self.kappa_min)
+        process, times = self.denoiser.process, self.times
         blank = torch.zeros(tuple(shape))
         if self.early is None:
             return process.start(blank, times[0], context.anchor, rng.at("start")), times
