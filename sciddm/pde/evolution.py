@@ -107,11 +107,11 @@ class Evolution(ABC):
         rate = 1.0 / interval
         if len(explicit) == 0 or growth(linear, explicit, step, self.order) <= rate:
             return
-        largest = largest_step(linear, explicit, step, self.order, rate)
+        largest = _rounded_down(largest_step(linear, explicit, step, self.order, rate))
         raise InputError(
             f"Got a time step of {self.step:g} for {type(self).__name__} on {torus.sizes} points; "
-            f"expected at most {largest:.2g}, the largest stable one for this field at order "
-            f"{self.order}; pass step={largest:.2g}."
+            f"expected at most {largest:g}, the largest stable one for this field at order "
+            f"{self.order}; pass step={largest:g}."
         )
 
 
