@@ -79,7 +79,7 @@ def linearised(
     like: Tensor,
     *,
     passes: int = 10,
-    near: float = 1.0,
+    near: float = NEAR,
     weights: Weights | None = None,
 ) -> Anchor:
     """The linearisation of the operator near the mode of p(x | y) under ``prior``.

@@ -17,6 +17,10 @@ from sciddm.errors import InputError
 from sciddm.random import Streams
 
 
+COPIES = 2**17
+"""Grid values of the copies of a field through which rows are made at a time."""
+
+
 class Operator(ABC):
     """A differentiable map from fields (B, C, *grid) to values (B, n)."""
 
@@ -31,13 +35,20 @@ class Operator(ABC):
     def rows(self, like: Tensor) -> Tensor:
         """The rows of a linear operator as fields (n, C, *grid), by back-propagation.
 
-        Exact for an affine operator; for another it is the Jacobian at ``like`` (1, C, *grid).
+        Exact for an affine operator; for another it is the Jacobian at ``like`` (1, C, *grid). A
+        few are made at a time, so that the memory of a solver does not grow with n.
         """
-        with torch.enable_grad():
+        with torch.no_grad():
             n = self(like[:1]).shape[1]
-            x = like[:1].detach().expand(n, *like.shape[1:]).clone().requires_grad_()
-            (rows,) = torch.autograd.grad(self(x).diagonal().sum(), x)
-        return rows
+        few = max(1, COPIES // like[0].numel())
+        parts = [like.new_zeros(0, *like.shape[1:])]
+        for start in range(0, n, few):
+            count = min(few, n - start)
+            with torch.enable_grad():
+                x = like[:1].detach().expand(count, *like.shape[1:]).clone().requires_grad_()
+                (part,) = torch.autograd.grad(self(x).diagonal(start).sum(), x)
+            parts.append(part)
+        return torch.cat(parts)
 
     def affine(self, like: Tensor) -> bool:
         """Whether A(x + y) + A(-x) + A(-y) = 3 A(0) on random fields like ``like`` (1, C, *grid),
