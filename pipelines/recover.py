@@ -23,11 +23,11 @@ def main(run: config.Run) -> None:
     out = recipe.free(ask.out, run.overwrite, ask.model, ask.observations)
 
     import sciddm
-    from sciddm import verbs
+    from sciddm import sensors
     from sciddm.data import store
 
     model = sciddm.load(ask.model)
-    seen = verbs.observed(model, ask.observations, ask.variable, ask.std)
+    seen = sensors.read(model.codec, ask.observations, variable=ask.variable, std=ask.std)
     post = sciddm.recover(model, seen, members=ask.members, seed=ask.seed, steps=ask.steps)
     store.write(post, out, overwrite=run.overwrite)
     facts = {"store": str(out), "members": ask.members, "misfit_sd": post.attrs.get("misfit_sd")}

@@ -32,9 +32,6 @@ SAID = (
 if TYPE_CHECKING:
     import xarray as xr
 
-    from sciddm.model import Model
-    from sciddm.task import Observed
-
 
 def demo(args: argparse.Namespace) -> None:
     """Hand the flags to ``pipelines/demo.py`` as a `config.Demo`."""
@@ -107,13 +104,20 @@ def _pipeline(args: argparse.Namespace, name: str) -> None:
 def recover(args: argparse.Namespace) -> None:
     out = recipe.free(args.out, args.overwrite, args.model, args.seen)
     import sciddm
-    from sciddm import choices
+    from sciddm import choices, sensors
     from sciddm.data import store
 
     solver = args.solver and choices.choice("--solver", args.solver, choices.SOLVERS)
     rule = args.rule and choices.choice("--rule", args.rule, choices.RULES)
     model = sciddm.load(args.model)
-    seen = observed(model, args.seen, args.variable, args.std, args.freedom, (args.low, args.high))
+    seen = sensors.read(
+        model.codec,
+        args.seen,
+        variable=args.variable,
+        std=args.std,
+        freedom=args.freedom,
+        limits=(args.low, args.high),
+    )
     post = sciddm.recover(
         model,
         seen,
@@ -125,37 +129,6 @@ def recover(args: argparse.Namespace) -> None:
         progress=_progress,
     )
     _show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
-
-
-def observed(
-    model: Model,
-    path: str,
-    variable: str | None,
-    std: float | None,
-    freedom: float | None = None,
-    limits: tuple[float | None, float | None] = (None, None),
-) -> Observed:
-    """The values in ``path`` of the model's variables (or of one), with ``std`` or with the errors
-    that stand beside them as ``<name>_std``."""
-    import sciddm
-    from sciddm.data import stations
-
-    known = [variable] if variable is not None else list(model.task.target.variables)
-    seen = stations.read(path, [] if variable is None else [variable])
-    names = [name for name in known if name in seen.data_vars]
-    if not names:
-        hint = nearest(known[0], [str(name) for name in seen.data_vars])
-        raise InputError(f"Got {path!r} without {' or '.join(map(repr, known))}.{hint}")
-    for name in names:
-        if std is None and f"{name}_std" not in seen:
-            raise InputError(
-                f"Got {path!r} without an error of {name!r}; say --std or add a column {name}_std."
-            )
-    if std is not None:
-        return sciddm.Observed(seen[names], std=std, freedom=freedom, limits=limits)
-    beside = {f"{name}_std": name for name in names}
-    errors = seen[list(beside)].rename(beside)
-    return sciddm.Observed(seen[names], std=errors, freedom=freedom, limits=limits)
 
 
 def generate(args: argparse.Namespace) -> None:

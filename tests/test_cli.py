@@ -227,7 +227,8 @@ def face(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The public face, replaced by one that remembers what it was asked."""
     asked = SimpleNamespace(load=[], draw=[], observed=[], laws=[])
 
-    model = SimpleNamespace(task=SimpleNamespace(target=SimpleNamespace(variables=("a", "b"))))
+    grid = SimpleNamespace(dims=("y", "x"))
+    model = SimpleNamespace(codec=SimpleNamespace(variables={"a": {}, "b": {}}, grid=grid))
 
     def load(folder: object) -> SimpleNamespace:
         asked.load.append(str(folder))

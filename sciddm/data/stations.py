@@ -8,6 +8,9 @@ error of ``<name>`` in its units. Read, it is a Dataset with the one dim ``stati
     latitude  (station)    coordinates, named as in the table
     longitude (station)
 
+A table may also have one value a row, whatever its variable, in the columns ``variable``,
+``value`` and perhaps ``std`` and ``units`` beside the position; it becomes the same Dataset.
+
 A NetCDF file or zarr store of gridded values passes through as it is: a grid with gaps is seen
 values too.
 """
@@ -36,6 +39,7 @@ def read(
     variables: Sequence[str] = (),
     *,
     positions: Sequence[str] = (),
+    grid: Sequence[str] = (),
     na_values: Sequence[str] = (),
     missing_values: Sequence[float] = (),
     drop_unplaced: bool = False,
@@ -46,6 +50,7 @@ def read(
         variables: columns wanted; default every number column that is no position.
         positions: columns that say where; default latitude and longitude, or y and x, or x, by
             CF attributes and usual names.
+        grid: dims of a model's grid, which are the positions where each of them is a column.
         na_values: further words for "no value" in a CSV table, such as ``"-"`` or ``"M"``.
         missing_values: numbers for "no value", such as -9999.
         drop_unplaced: leave out stations without a position, with a warning, not an error.
@@ -61,7 +66,9 @@ def read(
     table = (
         _from_csv(path, na_values) if path.name.lower().endswith(TABLES) else schema.open_any(path)
     )
-    places = _places(table, positions)
+    table = _widened(table, path)
+    placed = bool(grid) and all(name in table.variables for name in grid)
+    places = _places(table, positions or (grid if placed else ()))
     if not places or not all(table[p].ndim == 1 for p in places) or _is_grid(table, places):
         return _gridded(table, path, variables)
     return _stations(table, places, variables, missing_values, drop_unplaced, path)
@@ -75,8 +82,17 @@ def _from_csv(path: Path, na_values: Sequence[str]) -> xr.Dataset:
     try:
         frame = pd.read_csv(path, sep=separator, dtype=str, header=None, keep_default_na=False)
     except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines()[0].rstrip(".")
+        hint = " Separate columns by commas and write numbers with a decimal point."
+        raise InputError(
+            f"{path} cannot be read as CSV: {said}.{hint if 'Expected' in said else ''}"
+        ) from error
     header = [str(h).strip() for h in frame.iloc[0]]
+    if len(header) == 1 and ";" in header[0]:
+        raise InputError(
+            f"{path} is separated by semicolons; expected commas and decimal points: "
+            "pandas.read_csv(path, sep=';', decimal=',').to_csv(new_path, index=False)."
+        )
     if len(frame) < 2:
         raise InputError(f"{path} has no rows below its header.")
     twice = [h for h in header if header.count(h) > 1]
@@ -90,6 +106,50 @@ def _from_csv(path: Path, na_values: Sequence[str]) -> xr.Dataset:
     words = {*MISSING, *na_values}
     columns = {h: _column(frame[i].iloc[1:], h, words, path) for i, h in enumerate(header)}
     return xr.Dataset({h: ("station", values) for h, values in columns.items()})
+
+
+def _widened(table: xr.Dataset, path: Path) -> xr.Dataset:
+    """A table of one value a row, with a column a variable; another table as it is."""
+    kinds = {name: table[name].dtype.kind for name in ("variable", "value") if name in table}
+    if len(kinds) < 2 or any(table[name].ndim != 1 for name in kinds):
+        return table
+    if kinds["value"] not in "fiu":
+        raise InputError(
+            f"{path}: the column 'value' holds no numbers.{_comma(table['value'].values)}"
+        )
+    named = np.char.strip(table["variable"].values.astype(str))
+    nameless = (named == "") | (kinds["variable"] in "fiu")
+    if nameless.any():
+        raise InputError(
+            f"{path}: the variable in row {int(np.argmax(nameless)) + 2} has no name; expected "
+            "one in every row."
+        )
+    beside = {n: table[n] for n in ("std", "units") if n in table}
+    out = table.drop_vars(["variable", "value", *beside])
+    every = list(dict.fromkeys(named.tolist()))
+    for name in every:
+        mine = xr.DataArray(named == name, dims=table["value"].dims)
+        out[name] = table["value"].where(mine)
+        error = beside.get("std")
+        numbers = error is not None and error.dtype.kind in "fiu"
+        if error is not None and numbers and bool(error.where(mine).notnull().any()):
+            out[f"{name}_std"] = error.where(mine)
+        units = [""]
+        if "units" in beside:
+            units = np.unique(beside["units"].values[mine.values].astype(str)).tolist()
+        if len(units) > 1:
+            raise InputError(f"{path}: {name!r} is in {units[0]!r} and {units[1]!r}; convert it.")
+        out[name].attrs["units"] = str(units[0]).replace("nan", "")
+    return out.assign_attrs(variables=every)
+
+
+def _comma(values: np.ndarray) -> str:
+    """A hint where numbers are written with a decimal comma."""
+    texts = [str(v) for v in values if str(v).strip()]
+    good = texts and all(
+        t.count(",") == 1 and _number(t.replace(",", ".")) is not None for t in texts
+    )
+    return " Write them with a decimal point, not a comma." if good else ""
 
 
 def _number(text: str) -> float | None:
@@ -173,12 +233,16 @@ def _stations(
     ]  # fmt: skip
     chosen += [f"{n}_std" for n in chosen if f"{n}_std" in columns and f"{n}_std" not in chosen]
     if not chosen:
-        raise InputError(f"{path} has positions and no numbers beside them; expected a value.")
+        hint = _comma(np.concatenate([columns[p].values.astype(str) for p in places]))
+        raise InputError(
+            f"{path} has positions and no numbers beside them; expected a value.{hint}"
+        )
     data, coords = {}, {}
     for name in chosen:
         if columns[name].dtype.kind not in "fiu":
             raise InputError(
                 f"{path}: {name!r} holds {columns[name].dtype} values; expected numbers."
+                + _comma(columns[name].values)
             )
         values = columns[name].values.astype(np.float64)
         for bad in missing_values:
@@ -191,7 +255,9 @@ def _stations(
             wanted = "station" if label and "station" not in coords else name
             text = np.char.decode(da.values) if da.dtype.kind == "S" else da.values
             coords[wanted] = ("station", text, da.attrs)
-    out = _placed(xr.Dataset(data, coords), places, drop_unplaced, path)
+    named = {k: v for k, v in table.attrs.items() if k == "variables"}
+    named["words"] = [n for n, da in columns.items() if da.dtype.kind in "OSU" and n not in coords]
+    out = _placed(xr.Dataset(data, coords, named), places, drop_unplaced, path)
     _check_values(out, chosen, path)
     for name in variables:
         if np.isnan(out[name].values).all():
@@ -204,7 +270,10 @@ def _placed(ds: xr.Dataset, places: Sequence[str], drop: bool, path: Path) -> xr
     lost = np.zeros(ds.sizes["station"], bool)
     for name in places:
         if ds[name].dtype.kind not in "fiu":
-            raise InputError(f"{path}: the position {name!r} holds {ds[name].dtype} values.")
+            raise InputError(
+                f"{path}: the position {name!r} holds {ds[name].dtype} values; expected numbers."
+                + _comma(ds[name].values)
+            )
         lost |= ~np.isfinite(ds[name].values.astype(np.float64))
     if lost.any():
         said = f"{path}: {int(lost.sum())} of {lost.size} stations have no position"
