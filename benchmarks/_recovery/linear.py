@@ -31,14 +31,16 @@ def run(report: Report, quick: bool) -> None:
                 )
                 claim(report, f"{name} {task} 64, network at 50", few, BOUND[task])
                 rows.insert(3, few)
-            report.table(f"{name} {task}, 64 x 64, 3 % of the points", rows)
+            report.table(f"{name.capitalize()} {task}, 64 x 64, 3 % of the points", rows)
         if quick:
             continue
         fine = Problem.of(name, 128)
         for task in BOUND:
             cases = masks(fine, task, 2, 500, 2)
             rows = table(report, fine, task, cases, 16)
-            report.table(f"{name} {task}, weights of 64 x 64 at 128 x 128, 500 points", rows)
+            report.table(
+                f"{name.capitalize()} {task}, weights of 64 x 64 at 128 x 128, 500 points", rows
+            )
 
 
 def masks(problem: Problem, task: str, count: int, points: int, fields: int) -> list[Case]:
