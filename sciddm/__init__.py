@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sciddm import ensemble, footprint, plot, score
     from sciddm.ensemble import Job
+    from sciddm.equation import Residual, residual
     from sciddm.errors import InputError, RunError
     from sciddm.facade import generate, krige, recover, refined
     from sciddm.model import Model, load
@@ -39,6 +40,7 @@ _HOME = {
     "Job": "ensemble",
     "Model": "model",
     "Observed": "task",
+    "Residual": "equation",
     "RunError": "errors",
     "Task": "task",
     "View": "task",
@@ -49,6 +51,7 @@ _HOME = {
     "log_prob": "probability",
     "recover": "facade",
     "refined": "facade",
+    "residual": "equation",
 }
 _MODULES = ("ensemble", "footprint", "plot", "score")
 
@@ -57,6 +60,7 @@ __all__ = [
     "Job",
     "Model",
     "Observed",
+    "Residual",
     "RunError",
     "Task",
     "View",
@@ -70,6 +74,7 @@ __all__ = [
     "plot",
     "recover",
     "refined",
+    "residual",
     "score",
 ]
 

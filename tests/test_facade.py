@@ -55,7 +55,7 @@ def seen() -> sd.Observed:
 def test_the_public_names() -> None:
     """Those of the design, each where it says it is; scripts elsewhere use them."""
     assert dir(sd) == sorted(sd.__all__)
-    words = "load recover generate krige exceedance log_prob refined"
+    words = "load recover generate krige exceedance log_prob refined residual Residual"
     words += " Observed Model Job Task View InputError RunError"
     assert set(sd.__all__) == {*words.split(), "score", "ensemble", "footprint", "plot"}
     for name in sd.__all__:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from sciddm.pde.darcy_spline import DarcySpline
 from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson
 from sciddm.pde.navier_stokes import Kolmogorov, NavierStokes
 from sciddm.pde.obstacle import ObstacleFlow
 from sciddm.pde.periodic import Advection, Burgers, GrayScott, Heat, KuramotoSivashinsky
 from sciddm.pde.random_field import GaussianField, PeriodicField
+from sciddm.pde.residual import Equation, Residual, Solved, ring
 
 __all__ = [
     "Advection",
     "Burgers",
     "Darcy",
+    "Equation",
+    "DarcySpline",
     "GaussianField",
     "GrayScott",
     "Heat",
@@ -22,4 +26,7 @@ __all__ = [
     "ObstacleFlow",
     "PeriodicField",
     "Poisson",
+    "Residual",
+    "Solved",
+    "ring",
 ]

@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sciddm.errors import InputError
-from sciddm.pde.grid import dst1
+from sciddm.pde.grid import dst1, laplacian
 
 
 @final
@@ -56,6 +56,10 @@ class Poisson:
         inner = a[..., 1:-1, 1:-1]
         eigenvalues = _eigenvalues(a.shape[-2], a.shape[-1], a.dtype, a.device)
         return pad(dst1(dst1(inner) / eigenvalues), (1, 1, 1, 1))
+
+    def sides(self, a: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``Laplace u`` and ``a`` on the inner nodes, 0 on the ring: equal for a solution."""
+        return laplacian(u), _inner(a)
 
 
 @final
@@ -89,6 +93,10 @@ class Helmholtz:
         symbol = _helmholtz_symbol(a.shape[-2], a.shape[-1], self.wavenumber, a.dtype, a.device)
         return pad(dst1(dst1(a[..., 1:-1, 1:-1]) / symbol), (1, 1, 1, 1))
 
+    def sides(self, a: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``Laplace u + k^2 u`` and ``a`` on the inner nodes, 0 on the ring."""
+        return laplacian(u) + self.wavenumber**2 * _inner(u), _inner(a)
+
 
 @final
 @dataclass(frozen=True)
@@ -106,6 +114,10 @@ class Darcy:
 
     def __call__(self, a: Tensor) -> Tensor:
         return solve_darcy(a, torch.full_like(a, self.source, requires_grad=False))
+
+    def sides(self, a: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``-div(a grad u)`` and the source on the inner nodes, 0 on the ring."""
+        return darcy_operator(a, u), _inner(torch.full_like(u, self.source, requires_grad=False))
 
 
 def solve_darcy(a: Tensor, f: Tensor) -> Tensor:
@@ -209,6 +221,11 @@ def _band(a: np.ndarray) -> np.ndarray:
     # With a single column both neighbours share one diagonal, hence the sums.
     band[columns, :-1] -= down[1:-1]
     return band.reshape(columns + 1, rows * columns)
+
+
+def _inner(a: Tensor) -> Tensor:
+    """The values of the inner nodes, 0 on the ring."""
+    return pad(a[..., 1:-1, 1:-1], (1, 1, 1, 1))
 
 
 def _check(a: Tensor) -> None:
