@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import multiprocessing
+import re
 import sys
 import time
 import traceback
@@ -18,10 +19,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from _report import Report
 
 WORKERS = 2
+MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
 @dataclass(frozen=True)
@@ -30,20 +33,23 @@ class Benchmark:
 
     name : of the benchmark. package : where its parts are modules. parts : by name, longest first;
     the tables are printed as the parts end. alone : parts that measure time, run one by one after
-    the others.
+    the others. larger : whether ``--large`` is offered. signed : models into whose cards ``--sign``
+    writes the tables and claims that begin with their name.
     """
 
     name: str
     package: str
     parts: Sequence[str]
     alone: Sequence[str] = ()
+    larger: bool = False
+    signed: Sequence[str] = ()
 
     def main(self, doc: str) -> None:
         """Read the flags, run the parts that were asked for, print and exit as `Report.finish`."""
         args = self.arguments(doc)
         chosen = args.part or [*self.parts, *self.alone]
-        settings = {"quick": args.quick, "large": args.large, "parts": chosen, "seconds": {}}
-        report = Report(self.name, settings)
+        settings = {"quick": args.quick, "parts": chosen, "seconds": {}}
+        report = Report(self.name, settings | ({"large": args.large} if self.larger else {}))
         for names, workers in (
             ([n for n in chosen if n not in self.alone], WORKERS),
             ([n for n in chosen if n in self.alone], 1),
@@ -52,6 +58,10 @@ class Benchmark:
                 running = {pool.submit(self._apart, n, args.quick, args.large): n for n in names}
                 for done in as_completed(running):
                     self._add(report, running[done], done)
+        for model in self.signed if args.sign else ():
+            found = about(report, model)
+            if found.tables:
+                found.sign(MODELS / model)
         report.finish(args.json)
 
     def arguments(self, doc: str) -> argparse.Namespace:
@@ -60,8 +70,14 @@ class Benchmark:
         known = [*self.parts, *self.alone]
         parser.add_argument("part", nargs="*", help=f"of {', '.join(known)}; all by default")
         parser.add_argument("--quick", action="store_true", help="at most 8 minutes on 2 cores")
-        parser.add_argument("--large", action="store_true", help="128 x 128 too, where offered")
         parser.add_argument("--json", action="store_true", help="end with one JSON object")
+        parser.set_defaults(large=False, sign=False)
+        if self.larger:
+            parser.add_argument("--large", action="store_true", help="128 x 128 too, where offered")
+        if self.signed:
+            parser.add_argument(
+                "--sign", action="store_true", help="write the tables into the cards"
+            )
         args = parser.parse_args()
         for name in args.part:
             if name not in known:
@@ -86,7 +102,18 @@ class Benchmark:
         sys.stdout.flush()
         report.claims += found.claims
         report.tables |= found.tables
-        report.settings["seconds"][name] = round(seconds, 1)
+        report.settings["seconds"][name] = round(seconds, 1)  # type: ignore[index]
+
+
+def about(report: Report, model: str) -> Report:
+    """The tables and claims of a report that begin with the name of a model."""
+
+    def meant(title: str) -> bool:
+        return re.sub("[^a-z0-9]+", "_", title.lower()).startswith(f"{model}_")
+
+    tables = {title: rows for title, rows in report.tables.items() if meant(title)}
+    claims = [c for c in report.claims if meant(c["name"])]
+    return Report(report.benchmark, report.settings, claims, tables)
 
 
 def part(

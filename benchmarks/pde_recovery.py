@@ -3,9 +3,10 @@
 Every part holds trained networks to fields that they were never trained on, with random sensors,
 and prints the classical answers in the same table. The parts run side by side, two at a time; those
 that measure time run alone, after them. The whole takes at most an hour on 2 cores, with --quick
-at most 8 minutes; --large adds the 128 x 128 tables of the parts that have them.
+at most 8 minutes; --large adds the 128 x 128 tables of the parts that have them, --sign writes the
+tables into the cards of the models.
 
-    python benchmarks/pde_recovery.py [--quick] [--large] [--json] [PART ...]
+    python benchmarks/pde_recovery.py [--quick] [--large] [--json] [--sign] [PART ...]
 
     linear         Poisson and Helmholtz beside their exact posterior
     noise          Poisson at noise of 0 to 15 %, and with 1, 3 and 10 % of the points
@@ -27,6 +28,7 @@ from _parts import Benchmark  # noqa: E402
 
 PARTS = ("navier_stokes", "darcy", "linear", "rules", "noise", "burgers")
 ALONE = ("cost", "generation")
+MODELS = ("poisson", "helmholtz", "navier_stokes", "darcy", "burgers")
 
 if __name__ == "__main__":
-    Benchmark("pde_recovery", "_recovery", PARTS, ALONE).main(__doc__ or "")
+    Benchmark("pde_recovery", "_recovery", PARTS, ALONE, True, MODELS).main(__doc__ or "")

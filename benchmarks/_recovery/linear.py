@@ -14,33 +14,31 @@ import sciddm as sd
 from _recovery.cases import TOLD, Case, Draw, Problem, claim, measured, point
 from sciddm.model import Model
 
+PROBLEMS = ("poisson", "helmholtz")
 BOUND = {"inverse": 1.15, "forward": 1.10}
 SHARE = 0.03
 
 
 def run(report: Report, quick: bool) -> None:
     """Both problems, both directions, both grids; --quick has 6 fields of 64 x 64 alone."""
-    for name in ("poisson", "helmholtz"):
+    for name in PROBLEMS:
         coarse = Problem.of(name, 64)
         for task in BOUND:
             cases = masks(coarse, task, 6 if quick else 24, round(SHARE * 64**2), 1)
             rows = table(report, coarse, task, cases, 32)
             if not quick:
-                few = measured(
-                    "trained network, 50", task, cases[:6], drawn(coarse.trained, 32, 50), 50
-                )
-                claim(report, f"{name} {task} 64, network at 50", few, BOUND[task])
-                rows.insert(3, few)
+                draw = drawn(coarse.trained, 32, 50)
+                longer = measured("trained network, 50", task, cases[:6], draw, 50)
+                claim(report, f"{name} {task} 64, network at 50", longer, BOUND[task])
+                rows.insert(3, longer)
             report.table(f"{name.capitalize()} {task}, 64 x 64, 3 % of the points", rows)
-        if quick:
-            continue
+    for name in () if quick else PROBLEMS:
         fine = Problem.of(name, 128)
         for task in BOUND:
             cases = masks(fine, task, 2, 500, 2)
             rows = table(report, fine, task, cases, 16)
-            report.table(
-                f"{name.capitalize()} {task}, weights of 64 x 64 at 128 x 128, 500 points", rows
-            )
+            title = f"{name.capitalize()} {task}, weights of 64 x 64 at 128 x 128, 500 points"
+            report.table(title, rows)
 
 
 def masks(problem: Problem, task: str, count: int, points: int, fields: int) -> list[Case]:
