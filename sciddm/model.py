@@ -106,6 +106,7 @@ CLASSES: dict[str, type] = {
         pde.Poisson,
         pde.Helmholtz,
         pde.Darcy,
+        pde.DarcySpline,
         pde.Heat,
         pde.Advection,
         pde.Burgers,

@@ -11,11 +11,12 @@ import torch
 import xarray as xr
 
 from sciddm.errors import InputError
+from sciddm.pde.darcy_spline import DarcySpline
 from sciddm.pde.elliptic import Helmholtz, Poisson, darcy_operator
 from sciddm.pde.grid import laplacian
 
 SHELF = Path(__file__).parents[1] / "datasets"
-NAMES = ["darcy", "gaussian_field", "helmholtz", "poisson"]
+NAMES = ["darcy", "darcy_benchmark", "gaussian_field", "helmholtz", "poisson"]
 
 
 def _recipe(name: str) -> ModuleType:
@@ -99,6 +100,15 @@ def test_darcy_fields_satisfy_the_equation_and_have_two_phases() -> None:
     assert float(u.min()) == 0.0 and float(u.max()) < 0.0737 / 3
 
 
+def test_the_two_darcy_sets_share_their_coefficients_and_nothing_else() -> None:
+    clean, published = (_recipe(n).fields(4, 32, seed=6) for n in ("darcy", "darcy_benchmark"))
+    assert np.array_equal(clean["coefficient"], published["coefficient"])
+    a, u = _tensor(published["coefficient"]), _tensor(published["solution"])
+    torch.testing.assert_close(DarcySpline()(a[:, None])[:, 0], u, rtol=1e-6, atol=1e-12)
+    assert not np.array_equal(clean["x"], published["x"])
+    assert clean.attrs["sciddm_dataset"] != published.attrs["sciddm_dataset"]
+
+
 def test_the_sets_share_one_field() -> None:
     field = _recipe("gaussian_field").fields(5, 16, seed=2)["field"].to_numpy()
     source = _recipe("poisson").fields(5, 16, seed=2)["coefficient"].to_numpy()
@@ -126,7 +136,8 @@ def test_attributes_follow_the_store_contract(name: str) -> None:
         assert variable.attrs["units"] == "1" and variable.attrs["long_name"]
     assert all(v.dims == ("sample", "y", "x") for v in ds.data_vars.values())
     assert all(v.dtype == np.float32 for v in ds.data_vars.values())
-    assert ds["x"][0] == 0 and ds["x"][-1] == 1
+    edge = 1 / 16 if name == "darcy_benchmark" else 0  # 8 cell centres
+    assert ds["x"][0] == edge and ds["x"][-1] == 1 - edge
 
 
 @pytest.mark.parametrize("name", NAMES)

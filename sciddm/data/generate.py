@@ -66,12 +66,14 @@ def sized(
     return known[0] if samples is None else samples, known[1] if grid is None else grid
 
 
-def square(grid: int) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
-    """Coordinates of the nodes ``i / (grid - 1)`` of the unit square."""
-    nodes = np.linspace(0.0, 1.0, grid)
+def square(
+    grid: int, *, centres: bool = False
+) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
+    """Coordinates of the nodes ``i / (grid - 1)`` of the unit square, or of its cell centres."""
+    axis = (np.arange(grid) + 0.5) / grid if centres else np.linspace(0.0, 1.0, grid)
     return {
-        "y": ("y", nodes, {"units": "1", "long_name": "second coordinate", "axis": "Y"}),
-        "x": ("x", nodes, {"units": "1", "long_name": "first coordinate", "axis": "X"}),
+        "y": ("y", axis, {"units": "1", "long_name": "second coordinate", "axis": "Y"}),
+        "x": ("x", axis, {"units": "1", "long_name": "first coordinate", "axis": "X"}),
     }
 
 
