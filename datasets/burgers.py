@@ -38,7 +38,7 @@ from sciddm.pde import Burgers, PeriodicField
 
 SIZES = {"toy": (64, 32), "small": (10_000, 64), "full": (50_000, 128)}
 LAW = PeriodicField(alpha=2.5, tau=7.0, axes=1, sigma=49 / math.sqrt(2))
-HELD = {"validation": 0.1, "test": 0.05}
+VALIDATION, TEST = 0.1, 0.05
 TOGETHER = 16
 
 
@@ -59,7 +59,7 @@ def make(
     count, side = generate.sized(SIZES, size, samples, grid)
     return generate.make(
         __file__, store, samples=count, grid=side, seed=seed, numbers={"viscosity": viscosity},
-        **HELD, workers=workers, resume=resume, overwrite=overwrite,
+        validation=VALIDATION, test=TEST, workers=workers, resume=resume, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -92,5 +92,6 @@ def fields(
         name="burgers", title="Burgers' equation on a circle, space and time",
         start=start, seed=seed, numbers={
             "grid": grid, "viscosity": viscosity, "alpha": 2.5, "tau": 7.0, "sigma": 49.0,
-        }, **HELD,
+        },
+        validation=VALIDATION, test=TEST,
     )  # fmt: skip
