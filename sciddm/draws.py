@@ -13,15 +13,52 @@ import torch
 from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian
-from sciddm.errors import InputError
-from sciddm.guide import MMPS, Conditioned
-from sciddm.guide.moments import kalman_gain
+from sciddm.guide import MMPS, Anchor, Conditioned, Matheron, RandomisedMode, linearised
 from sciddm.model import Model
 from sciddm.observe import Observation
+from sciddm.observe.noise import Gaussian as Normal
 from sciddm.random import Streams
 
 BLOCK = 16
+FEW = 8
+"""Values up to which an operator that is not affine is linearised at each member's own estimate."""
+MISFIT = 1.5
+"""Error s.d. that the members may lie from their values before their anchor is moved to them."""
 Rule = Callable[[Denoiser, Observation], Denoiser]
+
+
+class Anchors:
+    """One linearisation an observation, near its mode under ``base``; the last ones are kept.
+
+    like : (1, C, *grid), shape and type. memory : bytes to keep.
+    """
+
+    def __init__(self, base: Gaussian, like: Tensor, memory: int = 1 << 29) -> None:
+        self.base, self.like, self.memory = base, like, memory
+        self._kept: dict[Observation, Anchor] = {}
+        self._chi_square: dict[Observation, float] = {}
+
+    def __call__(self, observation: Observation) -> Anchor:
+        """The anchor of an observation with Gaussian errors."""
+        if observation not in self._kept:
+            anchor = linearised(self.base, observation, self.like)
+            while self._kept and (len(self._kept) + 1) * anchor.rows.nbytes > self.memory:
+                del self._kept[next(iter(self._kept))]
+            self._kept[observation] = anchor
+            self._chi_square[observation] = anchor.chi_square
+        return self._kept[observation]
+
+    def chi_square(self, observation: Observation) -> float:
+        """See `Anchor`; remembered longer than it."""
+        if observation not in self._chi_square:
+            self(observation)
+        return self._chi_square[observation]
+
+    def serve(self, observation: Observation) -> bool:
+        """Whether the observation needs one: more than `FEW` values with Gaussian errors, of an
+        operator that is not affine."""
+        many = observation.y.shape[-1] > FEW and isinstance(observation.law, Normal)
+        return many and not observation.operator.affine(self.like)
 
 
 class Guided:
@@ -30,19 +67,34 @@ class Guided:
     The sampler ends with the mean of X given x_t and y at the lowest noise level. What is left of X
     there is drawn and added where it is known in closed form: without it members would lie closer
     to values seen with small errors than those errors allow.
+
+    Of an operator that is not affine, more than `FEW` values share an anchor (`sciddm.guide.
+    anchored`) where the model holds a Gaussian. A block whose members miss their values by more
+    than `MISFIT` is drawn again with the anchor at their mean, and the better one is kept.
     """
 
-    def __init__(self, model: Model, rule: Rule | None = None) -> None:
-        self.rule, self.model = rule, model
+    def __init__(self, model: Model, rule: Rule | None, anchors: Anchors | None) -> None:
+        self.rule, self.model, self.anchors = rule, model, anchors
         self.blank = torch.zeros(BLOCK, *model.codec.shape)
         self._last: tuple[Tensor, Conditioned] | None = None
 
     def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
-        sampler = self.model.sampler
         if observation is None:
-            return sampler(self.blank.shape, Context(), rng)
+            return self.model.sampler(self.blank.shape, Context(), rng)
         guided = self._denoiser(observation)
-        x = replace(sampler, denoiser=guided)(self.blank.shape, Context(), rng)
+        x = self._draw(guided, rng)
+        finite = bool(torch.isfinite(x).all())
+        if not isinstance(guided, Conditioned) or guided.anchor is None or not finite:
+            return x
+        off = _off(observation, x)
+        if off <= MISFIT:
+            return x
+        again = self._draw(guided.at(x.mean(0, keepdim=True)), rng)
+        return again if _off(observation, again) < off else x
+
+    def _draw(self, guided: Denoiser, rng: Streams) -> Tensor:
+        sampler = replace(self.model.sampler, denoiser=guided)
+        x = sampler(self.blank.shape, Context(), rng)
         if self.rule is None and isinstance(guided, Conditioned) and guided.shared(x):
             x = x + guided.fluctuation(sampler.times[-1], x, rng.at("finish"))
         return x
@@ -55,6 +107,10 @@ class Guided:
             return MMPS(prior, observation, moments=self.model.gaussian)
         if self._last is not None and self._last[1].observation is observation:
             return self._last[1]
+        if self.anchors is not None and self.anchors.serve(observation):
+            guided = Conditioned(prior, observation, moments, anchor=self.anchors(observation))
+            self._last = self.blank[:0], guided
+            return guided
         rows = observation.operator.rows(self.blank[:1])
         if self._last is not None and torch.equal(rows, self._last[0]):
             guided = self._last[1].given(observation)
@@ -62,6 +118,11 @@ class Guided:
             guided = Conditioned(prior, observation, moments)
         self._last = rows, guided
         return guided
+
+
+def _off(observation: Observation, x: Tensor) -> float:
+    """Root mean square misfit of the members."""
+    return float(observation.misfit(x).square().mean().sqrt())
 
 
 class InBlocks(Denoiser):
@@ -78,32 +139,35 @@ class InBlocks(Denoiser):
 
 
 class Kriged:
-    """Exact draws from the posterior of the Gaussian model inside (Matheron's rule).
+    """Draws from the posterior of the Gaussian model inside: exact where the operator is affine
+    (`Matheron`), else by randomised maximum likelihood (`RandomisedMode`)."""
 
-    x + K (y - A x - e) with x from the prior and e from the error law; K the gain of optimal
-    interpolation. Journel, Huijbregts. Mining geostatistics. 1978, ch. 7.
-    """
-
-    def __init__(self, gaussian: Gaussian, model: Model) -> None:
-        self.gaussian = gaussian
+    def __init__(self, model: Model, anchors: Anchors) -> None:
+        self.prior, self.anchors = anchors.base, anchors
         self.blank = torch.zeros(BLOCK, *model.codec.shape)
-        self._gain: tuple[Tensor, Tensor] | None = None
+        self._last: Matheron | RandomisedMode | None = None
 
     def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
-        x = self.gaussian.sample(self.blank, rng.at("prior"))
         if observation is None:
-            return x
+            return self.prior.sample(self.blank, rng.at("prior"))
+        return self._law(observation)(self.blank, rng)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the last draws were."""
+        return not isinstance(self._last, RandomisedMode)
+
+    def _law(self, observation: Observation) -> Matheron | RandomisedMode:
+        if self._last is not None and self._last.observation is observation:
+            return self._last
+        if not observation.operator.affine(self.blank[:1]):
+            anchor = self.anchors(observation)
+            self._last = RandomisedMode(self.prior, observation, anchor)
+            return self._last
         # in float64: smooth operators and small errors make the system ill-conditioned
         rows = observation.operator.rows(self.blank[:1]).double()
-        if self._gain is None or not torch.equal(rows, self._gain[0]):
-            if not observation.operator.affine(self.blank[:1]):
-                raise InputError(
-                    "Got observations that do not depend linearly on the field; optimal "
-                    "interpolation needs that they do. Use recover."
-                )
-            gain = kalman_gain(self.gaussian.prior, rows, observation.covariance)
-            self._gain = rows, gain.to(x)
-        white = rng.at("error").normal(x.new_zeros(BLOCK, len(rows)))
-        error = white @ torch.linalg.cholesky(observation.covariance).T.to(x)
-        gap = observation.residual(x) - error
-        return x + (gap @ self._gain[1].flatten(1)).view_as(x)
+        if isinstance(self._last, Matheron) and torch.equal(rows, self._last.rows):
+            self._last = self._last.given(observation)
+        else:
+            self._last = Matheron(self.prior, observation, rows)
+        return self._last

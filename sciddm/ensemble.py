@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ from torch import Tensor
 
 from sciddm.data import checks, disk
 from sciddm.data import store as stores
-from sciddm.draws import BLOCK, Guided, Kriged, Rule
+from sciddm.draws import BLOCK, Anchors, Guided, Kriged, Rule
 from sciddm.errors import InputError, RunError
 from sciddm.evidence import Evidence
-from sciddm.guide import prior_fits
+from sciddm.guide import PriorFit, prior_fits
 from sciddm.model import Model
 from sciddm.observe import Observation
 from sciddm.observe.noise import Gaussian as Normal
@@ -32,6 +33,7 @@ from sciddm.solve import Diffusion, Solver
 from sciddm.tree import Encoder
 
 Progress = Callable[[int, int], None]
+Case = tuple[int, xr.DataArray | None, Observation | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,18 @@ class Job:
             sampler = replace(sampler, solver=self.solver)
         return model if sampler is model.sampler else replace(model, sampler=sampler)
 
+    @cached_property
+    def cases(self) -> list[Case]:
+        """(number, label, observation) of every case; None is drawn from the prior."""
+        return [(0, None, None)] if self.seen is None else list(self.seen.cases(self.target.codec))
+
+    @cached_property
+    def anchors(self) -> Anchors | None:
+        """Linearisations near the modes under the Gaussian inside the model, if there is one."""
+        model = self.target
+        blank = torch.zeros(1, *model.codec.shape)
+        return None if model.gaussian is None else Anchors(model.gaussian, blank)
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -104,12 +118,6 @@ class Block:
 
 
 Draw = Callable[[Observation | None, Streams], Tensor]
-Case = tuple[int, xr.DataArray | None, Observation | None]
-
-
-def cases(job: Job, model: Model) -> list[Case]:
-    """(number, label, observation) of every case; None is drawn from the prior."""
-    return [(0, None, None)] if job.seen is None else list(job.seen.cases(model.codec))
 
 
 def stream(
@@ -122,10 +130,10 @@ def stream(
     for a member that diverged.
     """
     model = job.target
-    every = cases(job, model)
+    every = job.cases
     _warn_of_nothing(job, every)
     if draw is None:
-        draw = Guided(model, job.rule)
+        draw = Guided(model, job.rule, job.anchors)
     for case, label, observation in every:
         for first in range(0, job.members, BLOCK):
             if skip(case, first):
@@ -158,16 +166,17 @@ def draw(job: Job, progress: Progress = lambda done, total: None) -> xr.Dataset:
 
 
 def krige(job: Job, progress: Progress = lambda done, total: None) -> xr.Dataset:
-    """The same from the Gaussian model inside: optimal interpolation, drawn exactly.
+    """The same from the Gaussian model inside: optimal interpolation, drawn exactly, and values
+    that are not linear in the field by randomised maximum likelihood.
 
     Raises `InputError` for a model without one.
     """
-    model = job.target
-    if model.gaussian is None:
+    if job.anchors is None:
         raise InputError("This model holds no Gaussian to interpolate with; use recover.")
-    draws = stream(job, Kriged(model.gaussian, model))
-    post = _collect(job, draws, progress)
-    how = {"solver": "exact", "steps": 0, "network_evaluations": 0, "guidance": "exact"}
+    kriged = Kriged(job.target, job.anchors)
+    post = _collect(job, stream(job, kriged), progress)
+    law = "exact" if kriged.exact else "randomised maximum likelihood"
+    how = {"solver": law, "steps": 0, "network_evaluations": 0, "guidance": law}
     return post.assign_attrs(how)
 
 
@@ -196,7 +205,7 @@ def run(
     """
     store = Path(store)
     model = job.target
-    every = cases(job, model)
+    every = job.cases
     labels = [label for _, label, _ in every if label is not None]
     template = _template(job, model, labels).assign_attrs(job=_digest(job, model))
     if resume and store.exists():
@@ -348,11 +357,14 @@ def _surprise(job: Job, model: Model) -> dict[str, float | str]:
     the range of 99 in 100. Far above: a wrong prior, or errors said too small."""
     if job.seen is None or model.gaussian is None:
         return {}
-    seen = [o for _, _, o in cases(job, model) if o is not None]
+    seen = [o for _, _, o in job.cases if o is not None]
     if not seen or not isinstance(seen[0].law, Normal):
         return {}
+    assert job.anchors is not None  # the model holds a Gaussian
+    bent = [o for o in seen if job.anchors.serve(o)]
     blank = torch.zeros(1, *model.codec.shape)
-    fits = prior_fits(model.gaussian, seen, blank)
+    fits = prior_fits(model.gaussian, [o for o in seen if o not in bent], blank)
+    fits += [PriorFit.of([job.anchors.chi_square(o)], o.y.shape[-1]) for o in bent]
     worst = max(fits, key=lambda f: f.chi_square[0] / f.high)
     return {
         "chi_square": round(worst.chi_square[0], 2),

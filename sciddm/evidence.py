@@ -22,7 +22,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from sciddm.data.codec import Codec
+from sciddm.data.codec import Codec, Derived
 from sciddm.errors import InputError
 from sciddm.observe import Observation
 from sciddm.random import Streams
@@ -83,7 +83,7 @@ class Evidence(ABC):
             yield (
                 sight.number,
                 sight.label,
-                Observation(seen.y, seen.operator @ fields, seen.law),
+                Observation(seen.y, seen.operator @ needed(codec, seen.operator), seen.law),
             )
 
     def __and__(self, other: Evidence) -> Evidence:
@@ -132,6 +132,20 @@ def physical(codec: Codec) -> Callable[[Tensor], Tensor]:
     if codec.mask is None:
         return codec.physical
     return lambda x: torch.nan_to_num(codec.physical(x), 0.0, torch.inf, -torch.inf)
+
+
+def needed(codec: Codec, operator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`physical`, without the solver where ``operator`` does not look at what the solver makes."""
+    if not isinstance(codec, Derived):
+        return physical(codec)
+    given = physical(codec.inner)
+
+    def unsolved(x: Tensor) -> Tensor:
+        values = given(x)
+        return torch.cat([values, torch.full_like(values[:, :1], torch.nan)], dim=1)
+
+    blind = bool(torch.isfinite(operator(unsolved(torch.zeros(1, *codec.shape)))).all())
+    return unsolved if blind else physical(codec)
 
 
 def _parts(evidence: Evidence) -> tuple[Evidence, ...]:

@@ -66,8 +66,10 @@ def krige(
 ) -> xr.Dataset:
     """The baseline of `recover`: optimal interpolation with the Gaussian model inside ``model``.
 
-    Exact draws of the linear-Gaussian posterior, no network. Same parameters and form of result.
-    Raises `InputError` for errors that are not Gaussian, or values not linear in the field.
+    Exact draws of the linear-Gaussian posterior, no network. Values that are not linear in the
+    field (behind a solver) are drawn by randomised maximum likelihood, which is nearly exact where
+    the operator bends little; ``guidance`` says which. Same parameters and form of result.
+    Raises `InputError` for errors that are not Gaussian.
     """
     return ensemble.krige(Job(model, seen, members, seed, None, sizes), progress)
 

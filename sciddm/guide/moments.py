@@ -18,6 +18,7 @@ Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. 2.23-2.2
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -247,6 +248,15 @@ class Conditioned(Denoiser):
         rows = self._gain.rows(like).flatten(1).to(like)
         gap = v.flatten(1) @ rows.T + e @ chol.T
         return v - self._gain.pull(known, solve(known.chol, gap), v)
+
+    def at(self, x: Tensor) -> Conditioned:
+        """The same observation with its anchor moved to ``x`` (1, C, *grid)."""
+        assert self.anchor is not None  # the caller's to know
+        seen = self._seen
+        moved = replace(self.anchor, at=x, value=seen.value(x), rows=seen.operator.rows(x).double())
+        return Conditioned(
+            self.prior, self.observation, self.moments, self.passes, self.sweeps, moved
+        )
 
     def given(self, observation: Observation) -> Conditioned:
         """The same sensors and errors with other values, without an anchor; shares the gains."""

@@ -88,6 +88,12 @@ class PriorFit:
     low: float
     high: float
 
+    @staticmethod
+    def of(values: Sequence[float], n: int) -> PriorFit:
+        """Chi-squares of n values each."""
+        low, high = stats.chi2(n).interval(0.99)
+        return PriorFit(tuple(values), float(low), float(high))
+
     @property
     def surprising(self) -> bool:
         """Whether any row is outside the range: above it, the values are far from the prior or
@@ -118,7 +124,5 @@ def prior_fits(
             chol = factor(gram(rows, prior.prior(rows)) + noise)
         gap = observation.residual(centre).double()
         white = torch.linalg.solve_triangular(chol, gap.T, upper=False)
-        low, high = stats.chi2(len(rows)).interval(0.99)
-        values = white.square().sum(0).tolist()
-        found.append(PriorFit(tuple(values), float(low), float(high)))
+        found.append(PriorFit.of(white.square().sum(0).tolist(), len(rows)))
     return found
