@@ -103,6 +103,8 @@ FAULTS = {
     "config section": (["train", "empty.toml", "--store", "a.zarr"], "[data]"),
     "no shelf": (["make", "poisson", "a.zarr"], "repository"),
     "no recipe": (["make", "nothing.py", "a.zarr"], "no such file"),
+    "make both": (["make", "p", "a.zarr", "--resume", "--overwrite"], "expected one of them"),
+    "no workers": (["make", "poisson", "a.zarr", "--workers", "0"], "'0'"),
     "demo half": (["demo", "--data", "x.nc"], "--variable"),
     "demo file": (["demo", "--data", "x.nc", "--variable", "t2m"], "no such file"),
     "demo out": (["demo", "--out", "notes"], "--overwrite"),
@@ -145,6 +147,22 @@ def test_make_writes_what_the_flags_say(here: Path, capsys: pytest.CaptureFixtur
     ds = store.open("a.zarr")
     assert set(facts["variables"]) == set(ds.data_vars) == {"coefficient", "solution"}
     assert ds.attrs["sciddm_generator"]["seed"] == 5
+
+
+def test_make_goes_on_with_a_store_and_refuses_one_made_otherwise(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poisson = str(ROOT / "datasets" / "poisson.py")
+    flags = ["make", poisson, "a.zarr", "--set", "samples=6", "--set", "grid=8", "--workers", "2"]
+    assert cli.main(flags) == 0
+    Path("a.zarr").rename("b.zarr")
+    Path("a.zarr.partial").mkdir()
+    assert cli.main(flags) == 2
+    assert "was begun by an earlier run; say resume" in capsys.readouterr().err
+    assert cli.main([*flags, "--resume"]) == 0
+    assert files(Path("a.zarr")) == files(Path("b.zarr"))
+    assert cli.main([*flags, "--resume", "--seed", "9"]) == 2
+    assert files(Path("a.zarr")) == files(Path("b.zarr"))
 
 
 def test_score_prints_what_the_library_says(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
