@@ -58,6 +58,8 @@ def demo(args: argparse.Namespace) -> None:
 
 def make(args: argparse.Namespace) -> None:
     """Make a data set with the recipe's ``make``, at the size and numbers of the flags."""
+    if args.resume and args.overwrite:
+        raise InputError("Got --resume and --overwrite, expected one of them.")
     flags = {
         "recipe": str(recipe.find("datasets", args.dataset)),
         "store": args.store,
@@ -65,8 +67,6 @@ def make(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "numbers": _numbers(args.set),
     }
-    if args.resume and args.overwrite:
-        raise InputError("Got --resume and --overwrite, expected one of them.")
     ds = recipe.make(
         config.checked(config.Data, flags),
         overwrite=args.overwrite,
@@ -95,8 +95,9 @@ def _pipeline(args: argparse.Namespace, name: str) -> None:
     if args.store is not None:
         changes["data"] = config.changed(config.need(run.data, "data"), {"store": args.store})
     if args.out is not None:
-        section = vars(run).get(name) if name in ("train", "recover", "evaluate") else None
-        changes[name] = config.changed(config.need(section, name), {"out": args.out})
+        own = Path(name).stem
+        section = vars(run)[own] if own in config.SECTIONS else None
+        changes[own] = config.changed(config.need(section, own), {"out": args.out})
     run = config.changed(run, changes)
     recipe.load(recipe.find("pipelines", name), "pipelines").main(run)
 
