@@ -51,7 +51,7 @@ html_theme_options = {
     "header_links_before_dropdown": 8,
 }
 
-FIGURE = re.compile(r"(?ms)^:::\{figure\} (_static/\S+\.png)\n.*?^:::$")
+FIGURE = re.compile(r"(?ms)^:::\{figure\} (?:\.\./)?(_static/\S+\.png)\n.*?^:::$")
 SPAN = re.compile(r"(``.+?``|`[^`\n]+`|:\w+:`[^`]+`)")
 MARKUP = re.compile(r"[|*]|(?<=\w)_(?!\w)")
 SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|References):")

@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "docs" / "_static"
@@ -26,18 +25,19 @@ import limits_pictures  # noqa: E402
 import matplotlib as mpl  # noqa: E402
 import method_pictures  # noqa: E402
 import numpy as np  # noqa: E402
+import recovery_pictures  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
+from recovery_pictures import present, scattered, shelf, trained  # noqa: E402
 
 import sciddm as sd  # noqa: E402
-from sciddm import config, plot, recipe, score  # noqa: E402
+from sciddm import config, plot, score  # noqa: E402
 from sciddm.basis import Cosine  # noqa: E402
 from sciddm.covariance import Covariance, Matern, PowerLaw, Spectral, White, ZeroMean  # noqa: E402
 from sciddm.data import split, store  # noqa: E402
 from sciddm.denoise import Context, Denoiser, Gaussian, Preconditioned  # noqa: E402
-from sciddm.errors import InputError  # noqa: E402
 from sciddm.guide import DPS, Conditioned, linear_posterior  # noqa: E402
 from sciddm.observe import Observation, points  # noqa: E402
 from sciddm.process import VE, LogLinear  # noqa: E402
@@ -45,11 +45,6 @@ from sciddm.random import Streams  # noqa: E402
 from sciddm.solve import Diffusion, Euler, Heun, Multistep, Solver  # noqa: E402
 
 Figures = dict[str, float]
-
-
-def shelf(kind: str, name: str) -> ModuleType:
-    """A file of the repository's shelves."""
-    return recipe.load(ROOT / kind / f"{name}.py", kind)
 
 
 def maps(rows: list[list[np.ndarray]], titles: list[str], names: list[str], top: float) -> Figure:
@@ -107,16 +102,6 @@ def heard() -> tuple[Figure, Figures]:
         columns.append((column / column.max()).numpy())
         titles.append(f"kappa = {kappa:g}\ns.d. here {float(column[40, 24].sqrt()):.3f}")
     return maps([columns], titles, ["covariance with\nthe sensor"], 1.0), {}
-
-
-def scattered(field: xr.DataArray, share: float, std: float, seed: int) -> sd.Observed:
-    """A share of the grid points of the dims y and x, the same in every case, with errors."""
-    rng = np.random.default_rng(seed)
-    shape = field.sizes["y"], field.sizes["x"]
-    at = rng.choice(shape[0] * shape[1], round(share * shape[0] * shape[1]), replace=False)
-    row, column = (xr.DataArray(i, dims="station") for i in np.unravel_index(at, shape))
-    seen = field.isel(y=row, x=column)
-    return sd.Observed(seen + std * rng.standard_normal(seen.shape), std=std)
 
 
 def wrong() -> tuple[Figure, Figures]:
@@ -373,18 +358,6 @@ def swath() -> tuple[Figure, Figures]:
     return plot.recovery(*(f.isel(time=1, drop=True) for f in (truth, post, seen))), figures
 
 
-def trained(name: str) -> sd.Model:
-    """A saved model of the repository."""
-    return sd.load(present(ROOT / "models" / name, f"sciddm train configs/{name}.toml"))
-
-
-def present(path: Path, how: str) -> Path:
-    """The path, or what makes it."""
-    if not path.exists():
-        raise InputError(f"{path.relative_to(ROOT)} is not there; `{how}` makes it.")
-    return path
-
-
 PICTURES: dict[str, Callable[[], tuple[Figure, Figures]]] = {
     f.__name__: f
     for f in (
@@ -392,7 +365,7 @@ PICTURES: dict[str, Callable[[], tuple[Figure, Figures]]] = {
         *limits_pictures.PICTURES,
         *method_pictures.PICTURES,
     )
-}
+} | recovery_pictures.PICTURES
 
 
 def lighten(path: Path) -> None:
