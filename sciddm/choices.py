@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from sciddm import solve
+from sciddm import pde, solve
 from sciddm.denoise import Denoiser
 from sciddm.draws import Rule
 from sciddm.errors import InputError, nearest
@@ -67,6 +67,13 @@ RULES: Mapping[str, Rule | None] = {
     "pigdm": pigdm,
 }
 """``--rule``; None is the default, the best that the model allows."""
+
+EQUATIONS: Mapping[str, pde.Equation] = {
+    "poisson": pde.Poisson(),
+    "helmholtz": pde.Helmholtz(),
+    "darcy": pde.Darcy(),
+}
+"""``equation`` of a config, of the benchmarks' numbers."""
 
 
 def choice(flag: str, name: str, known: Mapping[str, Choice]) -> Choice:

@@ -174,6 +174,26 @@ class Recover:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Inverse:
+    """A coefficient and a solution from a file of sensors, with a report in the folder ``out``.
+
+    ``truth`` is a file of both, where it is known. ``equation`` (poisson, helmholtz, darcy) is that
+    of a model that draws both fields; one with a solver knows its own.
+    """
+
+    model: str
+    observations: str
+    out: Inside
+    variable: str | None = None
+    std: Positive | None = None
+    members: Count = 64
+    steps: Count | None = None
+    seed: NotNegative = 0
+    truth: str | None = None
+    equation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Evaluate:
     """Fields of one split, observed at random points and recovered, against what they were.
 
@@ -208,6 +228,7 @@ class Run:
     train: Train | None = None
     recover: Recover | None = None
     evaluate: Evaluate | None = None
+    pde_inverse: Inverse | None = None
     resume: bool = False
     overwrite: bool = False
     as_json: bool = False
@@ -215,7 +236,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
             raise ValueError("resume or overwrite, not both")
-        writes = [s.out for s in (self.train, self.recover, self.evaluate) if s is not None]
+        sections = (self.train, self.recover, self.evaluate, self.pde_inverse)
+        writes = [s.out for s in sections if s is not None]
         if self.data is not None and Path(self.data.store) in map(Path, writes):
             raise ValueError(f"an output that is not the input store {self.data.store!r}")
 
@@ -241,6 +263,7 @@ SECTIONS = {
     "train": Train,
     "recover": Recover,
     "evaluate": Evaluate,
+    "pde_inverse": Inverse,
 }
 
 

@@ -83,7 +83,9 @@ class Residual(Evidence):
                 f"This model computes {self.solution!r} with its solver, so the residual is zero "
                 "by construction; leave it out."
             )
-        _check_square(codec.grid)
+        whole = isinstance(self.equation, pde.Solved) and self.modes is None
+        if not whole:
+            _check_square(codec.grid)
         channels = names.index(self.coefficient), names.index(self.solution)
         modes = None if self.modes is None else (self.modes, self.modes)
         operator = pde.Residual(self.equation, *channels, modes)
@@ -94,7 +96,7 @@ class Residual(Evidence):
             size = (physical - codec.physical(blank))[:, channels[1]].abs().mean()
             edge = 1e-3 * float(size)
         rows = operator(physical).shape[1]
-        ring = 2 * sum(codec.grid.shape) - 4
+        ring = 0 if whole else 2 * sum(codec.grid.shape) - 4
         std = np.concatenate([np.full(rows - ring, float(self.std)), np.full(ring, edge)])
         scale = torch.from_numpy(1 / std)
         seen = Observation(
@@ -113,10 +115,10 @@ def residual(
     solution: str = "solution",
 ) -> xr.DataArray:
     """What ``fields`` lack of solving ``equation``: left minus right side on the inner nodes, the
-    solution itself on the ring, in the dims of the fields.
+    solution itself on the ring, in the dims of the fields. Of `pde.Solved` every node is inner.
 
     Its attributes: ``rms`` over inner nodes, ``relative`` (that over the rms of the right side) and
-    ``boundary_rms``. Of members they are means over members, as roots of mean squares.
+    ``boundary_rms``; roots of mean squares over all members and cases.
     Raises `InputError` for variables that are not there, or other grids than nodes of the unit
     square.
     """
@@ -126,30 +128,47 @@ def residual(
             raise InputError(f"The residual needs a variable {name!r}.{nearest(name, known)}")
     a, u = xr.broadcast(fields[coefficient], fields[solution])
     space = [str(d) for d in fields[solution].dims[-2:]]
-    _check_square(Grid.of(fields, (space[0], space[1])))
+    whole = isinstance(equation, pde.Solved)
+    if not whole:
+        _check_square(Grid.of(fields, (space[0], space[1])))
     lead = [d for d in u.dims if d not in space]
     a, u = a.transpose(*lead, *space), u.transpose(*lead, *space)
     shape = (-1, 1, *(u.sizes[d] for d in space))
     tensors = [torch.from_numpy(v.values.astype(np.float64)).reshape(shape) for v in (a, u)]
-    parts, right = [], 0.0
+    at = slice(None) if whole else slice(1, -1)
+    parts, right, left = [], [], []
     for one, two in zip(*(t.split(BLOCK) for t in tensors), strict=True):
-        sides = equation.sides(one, two)
+        sides = [side[..., at, at] for side in equation.sides(one, two)]
         gap = two.clone()
-        gap[..., 1:-1, 1:-1] = (sides[0] - sides[1])[..., 1:-1, 1:-1]
+        gap[..., at, at] = sides[0] - sides[1]
         parts.append(gap)
-        right += float(sides[1][..., 1:-1, 1:-1].square().sum())
+        left.append((sides[0] - sides[1]).square().mean())
+        right.append(sides[1].square().mean())
+    weight = torch.tensor([len(p) for p in parts], dtype=torch.float64)
+    rms, size = (float((torch.stack(v) @ weight / weight.sum()).sqrt()) for v in (left, right))
     gap = torch.cat(parts)
-    inner = gap[..., 1:-1, 1:-1]
-    rms = float(inner.square().mean().sqrt())
-    edge = pde.ring(gap[:, 0]).square().mean().sqrt()
+    edge = 0.0 if whole else float(pde.ring(gap[:, 0]).square().mean().sqrt())
     found = u.copy(data=gap.numpy().reshape(u.shape)).rename("residual")
     found.attrs = {
         "long_name": f"residual of {equation}",
         "rms": rms,
-        "relative": rms / max((right / inner.numel()) ** 0.5, 1e-300),
-        "boundary_rms": float(edge),
+        "relative": rms / max(size, 1e-300),
+        "boundary_rms": edge,
     }
     return found
+
+
+def solved(codec: Codec) -> tuple[str, str, Equation] | None:
+    """The coefficient, the solution and the equation of a model that computes one by a solver."""
+    if isinstance(codec, TwoValued):
+        return solved(codec.inner)
+    if not isinstance(codec, Derived):
+        return None
+    solver = codec.solver
+    names = next(iter(codec.inner.variables)), codec.name
+    if isinstance(solver, pde.Poisson | pde.Helmholtz | pde.Darcy):
+        return *names, solver
+    return *names, pde.Solved(solver)
 
 
 def _derived(codec: Codec) -> list[str]:

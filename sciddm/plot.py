@@ -77,15 +77,17 @@ def recovery(
 
 
 @mpl.rc_context(STYLE)
-def maps(ens: xr.DataArray, truth: xr.DataArray | None = None) -> Figure:
-    """One 2-D case of an ensemble: mean, members, spread; with a truth as :func:`recovery`.
+def maps(
+    ens: xr.DataArray, truth: xr.DataArray | None = None, sensors: xr.DataArray | None = None
+) -> Figure:
+    """One 2-D case of an ensemble: mean, members, spread; truth and sensors as :func:`recovery`.
 
-    Raises:
-        InputError: Not one 2-D field, fewer than two members, or the truth does not match.
+    Raises `InputError` for no 2-D field, fewer than two members, or a truth that does not match.
     """
-    if truth is None and MEMBER in ens.dims:
-        return _picture(_compared(ens, ens.isel({MEMBER: 0}, drop=True))[0], None, None)
-    return _picture(*_compared(ens, ens if truth is None else truth), None)
+    plain = truth is None and MEMBER in ens.dims
+    ens, like = _compared(ens, ens[{MEMBER: 0}] if plain else ens if truth is None else truth)
+    seen = None if sensors is None else _positions(sensors, like)
+    return _picture(ens, None if plain else like, seen)
 
 
 @mpl.rc_context(STYLE)

@@ -54,7 +54,8 @@ class Solved:
 @final
 @dataclass(frozen=True)
 class Residual(Operator):
-    """R(a, u) of physical fields (B, K, H, W): (B, n), the inner nodes (or modes), then the ring.
+    """R(a, u) of physical fields (B, K, H, W): (B, n), the inner nodes (or modes), then the ring;
+    of `Solved` all nodes alike.
 
     Parameters
     ----------
@@ -79,6 +80,8 @@ class Residual(Operator):
             )
         a, u = x[:, self.coefficient, None], x[:, self.solution, None]
         left, right = self.equation.sides(a, u)
+        if isinstance(self.equation, Solved) and self.modes is None:
+            return (left - right).flatten(1)
         inner = (left - right)[:, 0, 1:-1, 1:-1]
         return torch.cat([self._kept(inner).flatten(1), ring(u[:, 0])], dim=1)
 

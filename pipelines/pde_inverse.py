@@ -1,0 +1,150 @@
+"""From sensors to a coefficient and a solution, with a report: `sciddm run pde_inverse CONFIG`.
+
+Reads
+    The section [pde_inverse]: a saved model, a table (CSV, NetCDF) of values of either field with
+    their errors, and, where it is known, a file of the truth.
+Writes
+    A folder: `posterior.zarr` with every member, `report.html` (one file, pictures inside), the
+    pictures as PNG, `figures.json`. Beside the diffusion stands optimal interpolation with the
+    Gaussian inside the model, where there is one and the equation is linear: where both agree, the
+    classical answer is enough.
+Costs
+    Seconds to minutes on two cores: members times network evaluations.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import sciddm
+from sciddm import choices, config, equation, pde, plot, recipe, report, sensors, verbs
+from sciddm.data import schema, store
+from sciddm.errors import InputError
+
+RIGHT = "0.8 to 1.5 is right; above, the members miss their values: a wrong prior, unit or error"
+CLASSICAL = "optimal interpolation"
+SMALL = 1e-3  # of the right side: a residual that is rounding, not worth a picture
+
+
+def main(run: config.Run) -> None:
+    """Check everything, draw, measure, write the folder."""
+    ask = config.need(run.pde_inverse, "pde_inverse")
+    files = [ask.model, ask.observations, *([ask.truth] if ask.truth else [])]
+    out = recipe.free(ask.out, run.overwrite, *files, marker="report.html")
+    named = choices.choice("equation", ask.equation or "poisson", choices.EQUATIONS)
+    model = sciddm.load(ask.model)
+    seen = sensors.read(model.codec, ask.observations, variable=ask.variable, std=ask.std)
+    truth = None if ask.truth is None else known(ask.truth, list(model.codec.variables))
+    law = equation.solved(model.codec)
+    if law is None and ask.equation is not None:
+        law = ("coefficient", "solution", named)
+    post = sciddm.recover(model, seen, members=ask.members, seed=ask.seed, steps=ask.steps)
+    posts = {"diffusion": post}
+    try:
+        posts[CLASSICAL] = sciddm.krige(model, seen, members=ask.members, seed=ask.seed)
+    except InputError as reason:
+        print(f"No classical row: {reason}")
+    names = {} if law is None else {"coefficient": law[0], "solution": law[1]}
+    left = None if law is None else sciddm.residual(post, law[2], **names)
+    rows = figures(posts, truth)
+    out.mkdir(parents=True, exist_ok=True)
+    values = xr.merge([seen.values])
+    pictures = drawn(out, post, values, truth, left)
+    facts = {"report": str(out / "report.html"), "members": ask.members}
+    facts |= {k: v for k, v in post.attrs.items() if k in verbs.SAID}
+    facts |= {} if left is None else {"residual": left.attrs["relative"]}
+    blocks = [*words(ask, values, post, law, left), report.table(rows), *pictures]
+    store.write(post, out / "posterior.zarr", overwrite=run.overwrite)
+    (out / "figures.json").write_text(json.dumps({**facts, "rows": rows}) + "\n")
+    title = f"{' and '.join(model.codec.variables)} from {Path(ask.observations).name}"
+    (out / "report.html").write_text(report.page(title, blocks), encoding="utf-8")
+    print(json.dumps(facts) if run.as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
+
+
+def known(path: str, names: list[str]) -> xr.Dataset:
+    """The one field of each variable that is known."""
+    ds = schema.open_any(path)
+    there = [name for name in names if name in ds.data_vars]
+    field = schema.variables(ds, there or names).squeeze(drop=True).load()
+    if any(field[name].ndim > 2 for name in there):
+        raise InputError(f"Got a truth {path!r} of sizes {dict(field.sizes)}; expected one case.")
+    return field
+
+
+def figures(posts: dict[str, xr.Dataset], truth: xr.Dataset | None) -> dict[str, dict[str, float]]:
+    """A row a variable and method: size and spread, and scores where the truth is known."""
+    rows = {}
+    first = next(iter(posts.values()))
+    for method, post in posts.items():
+        scores = {} if truth is None else verbs.figures(post, truth)
+        for name, field in post.data_vars.items():
+            mean, spread = field.mean("member"), field.std("member", ddof=1)
+            own = {"rms of mean": rms(mean), "spread": rms(spread)}
+            if method != "diffusion":
+                shift = mean - first[name].mean("member")
+                own["shift in spreads"] = rms(shift) / max(rms(spread), 1e-300)
+            rest = {k: v for k, v in scores.get(str(name), {}).items() if k != "members"}
+            rows[f"{name}, {method}"] = own | rest
+    return rows
+
+
+def rms(field: xr.DataArray) -> float:
+    return float(np.sqrt((field.astype(float) ** 2).mean()))
+
+
+def words(
+    ask: config.Inverse,
+    seen: xr.Dataset,
+    post: xr.Dataset,
+    law: tuple[str, str, pde.Equation] | None,
+    left: xr.DataArray | None,
+) -> list[str]:
+    """What was asked, how the members fit, and how they hold the equation."""
+    counts = [f"{int(v.notnull().sum())} values of {n}" for n, v in seen.items()]
+    given = f"{', '.join(counts)}; {ask.members} members, seed {ask.seed}, model {ask.model}."
+    cost = f"{post.attrs['network_evaluations']} network evaluations, {post.attrs['guidance']}."
+    misfit = post.attrs.get("misfit_sd")
+    fit = [f"Misfit of the members: {misfit} errors ({RIGHT})." if misfit else "Nothing was seen."]
+    if "chi_square" in post.attrs:
+        among = post.attrs["chi_square_range"]
+        fit.append(f"Chi-square of the values: {post.attrs['chi_square']}; expected {among}.")
+    lines = ["Nothing is known of an equation between the fields."]
+    if law is not None and left is not None:
+        size = {k: f"{left.attrs[k]:.2e}" for k in ("rms", "relative", "boundary_rms")}
+        lines = [f"{law[2]}: rms {size['rms']}, {size['relative']} of the right side, and "
+                 f"{size['boundary_rms']} of the solution on the boundary."]  # fmt: skip
+    return [
+        report.text(given, cost, head="What was asked"),
+        report.text(*fit, head="How the members fit"),
+        report.text(*lines, head="Residual of the equation"),
+        report.text(
+            "Spread is a standard deviation, in the variable's units. Of two equal laws the means "
+            f"are {(2 / ask.members) ** 0.5:.2f} spreads apart, by chance.",
+            head="Figures",
+        ),
+    ]
+
+
+def drawn(
+    out: Path,
+    post: xr.Dataset,
+    seen: xr.Dataset,
+    truth: xr.Dataset | None,
+    left: xr.DataArray | None,
+) -> list[str]:
+    """A picture a variable, with the sensors that are points of the plane; then the residual."""
+    fields: dict[str, xr.DataArray] = {str(n): v for n, v in post.data_vars.items()}
+    if left is not None and left.attrs["relative"] > SMALL:
+        fields["residual"] = left
+    blocks = []
+    for name, field in fields.items():
+        true = truth[name] if truth is not None and name in truth else None
+        mine = [v for n, v in seen.items() if n == name and v.notnull().any()]
+        fig = plot.maps(field, true, mine[0] if mine else None)
+        path = plot.save(fig, out / f"{name}.png")
+        blocks.append(report.picture(path, f"{name}: mean, members and spread"))
+    return blocks
