@@ -167,13 +167,15 @@ def orthant(spread: Tensor, above: Tensor, rng: Streams, sweeps: int = SWEEPS) -
     turned = precision * np.outer(sign, sign)
     weight = -turned * width[:, None]
     np.fill_diagonal(weight, 0.0)
-    blank = torch.zeros(len(rng.members), len(sign), dtype=torch.float64)
-    z = np.abs(rng.at("orthant").normal(blank).numpy().T) * width[:, None]
-    for sweep in range(sweeps):
-        share = log_ndtr(rng.at("orthant", sweep + 1).normal(blank).numpy().T)  # log of uniform
+    count = len(rng.members), sweeps + 1, len(sign)
+    noise = rng.at("orthant").normal(torch.zeros(count, dtype=torch.float64)).numpy().T
+    scale = rng.at("orthant scale").normal(torch.zeros(count, dtype=torch.float64)).numpy()
+    chi_square = np.square(scale).sum(2)
+    z = np.abs(noise[:, 0]) * width[:, None]
+    for sweep in range(1, sweeps + 1):
+        share = log_ndtr(noise[:, sweep])  # logarithms of uniform numbers
         for i in range(len(sign)):
             middle = weight[i] @ z
             z[i] = (middle - ndtri_exp(share[i] + log_ndtr(middle))) * width[i]
-        chi_square = np.square(rng.at("orthant scale", sweep).normal(blank).numpy()).sum(1)
-        z *= np.sqrt(chi_square / np.einsum("im,im->m", z, turned @ z))
+        z *= np.sqrt(chi_square[:, sweep] / np.einsum("im,im->m", z, turned @ z))
     return torch.from_numpy((z * sign[:, None]).T.copy())
