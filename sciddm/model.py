@@ -105,6 +105,7 @@ CLASSES: dict[str, type] = {
         nn.UNO,
         pde.Poisson,
         pde.Helmholtz,
+        pde.NeumannPoisson,
         pde.Darcy,
         pde.DarcySpline,
         pde.Heat,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from sciddm.pde.darcy_spline import DarcySpline
 from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson
+from sciddm.pde.interface import Interface, Seen
+from sciddm.pde.level_set import LevelSet
 from sciddm.pde.navier_stokes import Kolmogorov, NavierStokes
 from sciddm.pde.obstacle import ObstacleFlow
 from sciddm.pde.periodic import Advection, Burgers, GrayScott, Heat, KuramotoSivashinsky
+from sciddm.pde.neumann import NeumannPoisson
 from sciddm.pde.random_field import GaussianField, PeriodicField
 from sciddm.pde.residual import Equation, Residual, Solved, ring
 
@@ -20,13 +23,17 @@ __all__ = [
     "GrayScott",
     "Heat",
     "Helmholtz",
+    "Interface",
     "Kolmogorov",
     "KuramotoSivashinsky",
+    "LevelSet",
     "NavierStokes",
+    "NeumannPoisson",
     "ObstacleFlow",
     "PeriodicField",
     "Poisson",
     "Residual",
+    "Seen",
     "Solved",
     "ring",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from sciddm.errors import InputError
 from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson, darcy_operator, faces, solve_darcy
 from sciddm.pde.grid import laplacian, nodes
+from sciddm.pde.neumann import NeumannPoisson, insulated_laplacian
 from sciddm.pde.random_field import GaussianField
 
 
@@ -243,6 +244,57 @@ def test_darcy_keeps_type_and_does_not_mix_samples() -> None:
     single = Darcy()(a.float())
     assert single.dtype == torch.float32
     assert torch.equal(single, whole.float())
+
+
+@pytest.mark.parametrize("shape", [(18, 18), (9, 14)])
+def test_poisson_and_darcy_are_the_sparse_direct_solutions(shape: tuple[int, int]) -> None:
+    # Node by node, the ring as identity rows; the conductance of a pair is the harmonic mean.
+    h, w = shape
+    a = torch.where(GaussianField().draw(1, 18, seed=4) >= 0, 12.0, 3.0).double()[..., :h, :w]
+    one = torch.ones_like(a)
+    for found, field in ((Darcy()(a), a[0, 0].numpy()), (Poisson()(-one), one[0, 0].numpy())):
+        matrix, f = scipy.sparse.lil_matrix((h * w, h * w)), np.zeros(h * w)
+        for i in range(h):
+            for j in range(w):
+                row = i * w + j
+                if i in (0, h - 1) or j in (0, w - 1):
+                    matrix[row, row] = 1.0
+                    continue
+                f[row] = 1.0
+                for k, m, n in ((i - 1, j, h), (i + 1, j, h), (i, j - 1, w), (i, j + 1, w)):
+                    pair = field[i, j], field[k, m]
+                    conductance = 2.0 / (1.0 / pair[0] + 1.0 / pair[1]) * (n - 1) ** 2
+                    matrix[row, row] += conductance
+                    matrix[row, k * w + m] -= conductance
+        exact = scipy.sparse.linalg.spsolve(matrix.tocsc(), f).reshape(h, w)
+        np.testing.assert_allclose(found[0, 0].numpy(), exact, rtol=0, atol=1e-10 * exact.max())
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 32, 32), (1, 1, 9, 20), (1, 1, 2, 3)])
+def test_the_insulated_square_conserves_and_solves_its_scheme(shape: tuple[int, ...]) -> None:
+    a = _positive(*shape)
+    u = NeumannPoisson()(a)
+    mean = a.mean((2, 3), keepdim=True)
+    torch.testing.assert_close(insulated_laplacian(u), a - mean, rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        u.mean((1, 2, 3)), torch.zeros(shape[0]).double(), rtol=0, atol=1e-13
+    )
+    torch.testing.assert_close(
+        insulated_laplacian(a).sum(), torch.zeros(()).double(), atol=1e-9, rtol=0
+    )
+    b = a.flip(-1).flip(-2).square()
+    torch.testing.assert_close((NeumannPoisson()(a) * b).sum(), (a * NeumannPoisson()(b)).sum())
+
+
+def test_the_insulated_square_is_second_order_on_a_manufactured_solution() -> None:
+    errors = []
+    for size in (16, 32, 64):
+        y, x = (((torch.arange(size).double() + 0.5) / size).view(s) for s in ((-1, 1), (1, -1)))
+        exact = torch.cos(math.pi * y) * (x**2 / 2 - x**3 / 3 - 1 / 12)
+        source = torch.cos(math.pi * y) * (1 - 2 * x) - math.pi**2 * exact
+        errors.append(float((NeumannPoisson()(source[None, None])[0, 0] - exact).abs().max()))
+    orders = [math.log2(errors[i] / errors[i + 1]) for i in range(2)]
+    assert orders == pytest.approx([2.0, 2.0], abs=0.1)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
