@@ -19,6 +19,8 @@ Do not use for
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import xarray as xr
 
@@ -44,7 +46,7 @@ def build(
     """An untrained model; its covariance is measured once the network is trained."""
     names = ("coefficient", "solution")
     train = split.select(ds, "train")
-    codec = Normaliser.fit(train, names, "sample")
+    codec = replace(Normaliser.fit(train, names, "sample"), edges={"solution": 0.0})
     eof = fit.by_channel(encoded(train, codec, "sample", limit=4096), eofs)
     process = VE(clock=LogLinear(0.002, 500.0))
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ tensor -> Dataset).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -192,6 +193,8 @@ class Normaliser(Codec):
     grid : the space axes. names : variables in channel order. attrs : CF attributes of each.
     mean : (K, 1, ...) or (K, *grid), float64. std : (K,) positive, float64.
     valid : (K, *grid) boolean, or None where every point has a value.
+    edges : value of a variable on the outermost points of the grid, in every field and on every
+        grid: a Dirichlet condition that the data fulfil.
     """
 
     grid: Grid
@@ -200,8 +203,15 @@ class Normaliser(Codec):
     mean: np.ndarray
     std: np.ndarray
     valid: np.ndarray | None = None
+    edges: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, value in self.edges.items():
+            if name not in self.names or not math.isfinite(value):
+                raise InputError(
+                    f"Got a value {value!r} of {name!r} on the edges; expected a number."
+                    + nearest(name, self.names)
+                )
         one = (len(self.names), *[1] * len(self.grid.dims))
         full = (len(self.names), *self.grid.shape)
         shapes = self.mean.shape in (one, full) and self.std.shape == one[:1]
@@ -279,6 +289,12 @@ class Normaliser(Codec):
 
     def physical(self, x: Tensor) -> Tensor:
         values = x * torch.from_numpy(self._std()).to(x) + torch.from_numpy(self.mean).to(x)
+        for name, value in self.edges.items():
+            ring = np.ones(self.grid.shape, bool)
+            ring[(slice(1, -1),) * ring.ndim] = False
+            at = torch.zeros(len(self.names), *ring.shape, dtype=torch.bool)
+            at[self.names.index(name)] = torch.from_numpy(ring)
+            values = torch.where(at.to(x.device), torch.full_like(values, value), values)
         if self.valid is None:
             return values
         valid = torch.from_numpy(self.valid).to(x.device)
