@@ -49,7 +49,7 @@ from sciddm.solve import Diffusion, Heun, Rho, Solver
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = {64: 125, 128: 500}
-NOISE, STEPS, DRAWS = 1e-4, 32, 128
+NOISE, STEPS, DRAWS = 1e-4, 20, 128
 SEED = 999  # of the fields; the training set is seed 0
 SOLVE = NavierStokes()
 
@@ -293,7 +293,7 @@ def averaged(found: list[dict[str, float]]) -> dict[str, float]:
 
 
 def forward(report: Report, trained: Model, exact: Model, count: int, size: int) -> None:
-    cases, members = make_cases("initial", count, size), 32
+    cases, members = make_cases("initial", count, size), 48
     found = [ours(trained, case, members) for case in cases]
     whole = averaged([f for f, _ in found])
     net = [relative(case, mean) for case, (_, mean) in zip(cases, found, strict=True)]
