@@ -15,6 +15,7 @@ Costs
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +48,21 @@ def main(run: config.Run) -> None:
     try:
         posts[CLASSICAL] = sciddm.krige(model, seen, members=ask.members, seed=ask.seed)
     except InputError as reason:
-        print(f"No classical row: {reason}")
+        print(f"No classical row: {reason}", file=sys.stderr)
     names = {} if law is None else {"coefficient": law[0], "solution": law[1]}
     left = None if law is None else sciddm.residual(post, law[2], **names)
     rows = figures(posts, truth)
     out.mkdir(parents=True, exist_ok=True)
     values = xr.merge([seen.values])
     pictures = drawn(out, post, values, truth, left)
-    facts = {"report": str(out / "report.html"), "members": ask.members}
+    facts = {"report": str(out / "report.html")}
     facts |= {k: v for k, v in post.attrs.items() if k in verbs.SAID}
-    facts |= {} if left is None else {"residual": left.attrs["relative"]}
+    facts |= {"residual": left.attrs["relative"]} if left is not None else {}
     blocks = [*words(ask, values, post, law, left), report.table(rows), *pictures]
     store.write(post, out / "posterior.zarr", overwrite=run.overwrite)
     (out / "figures.json").write_text(json.dumps({**facts, "rows": rows}) + "\n")
-    title = f"{' and '.join(model.codec.variables)} from {Path(ask.observations).name}"
-    (out / "report.html").write_text(report.page(title, blocks), encoding="utf-8")
+    page = report.page(f"{' and '.join(post.data_vars)} from {Path(ask.observations).name}", blocks)
+    (out / "report.html").write_text(page, encoding="utf-8")
     print(json.dumps(facts) if run.as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
 
 
@@ -77,8 +78,7 @@ def known(path: str, names: list[str]) -> xr.Dataset:
 
 def figures(posts: dict[str, xr.Dataset], truth: xr.Dataset | None) -> dict[str, dict[str, float]]:
     """A row a variable and method: size and spread, and scores where the truth is known."""
-    rows = {}
-    first = next(iter(posts.values()))
+    rows, first = {}, next(iter(posts.values()))
     for method, post in posts.items():
         scores = {} if truth is None else verbs.figures(post, truth)
         for name, field in post.data_vars.items():
@@ -107,12 +107,12 @@ def words(
     counts = [f"{int(v.notnull().sum())} values of {n}" for n, v in seen.items()]
     given = f"{', '.join(counts)}; {ask.members} members, seed {ask.seed}, model {ask.model}."
     cost = f"{post.attrs['network_evaluations']} network evaluations, {post.attrs['guidance']}."
-    misfit = post.attrs.get("misfit_sd")
-    fit = [f"Misfit of the members: {misfit} errors ({RIGHT})." if misfit else "Nothing was seen."]
+    off = post.attrs.get("misfit_sd")
+    fit = [f"Misfit of the members: {off} errors ({RIGHT})." if off else "Nothing was seen."]
     if "chi_square" in post.attrs:
         among = post.attrs["chi_square_range"]
         fit.append(f"Chi-square of the values: {post.attrs['chi_square']}; expected {among}.")
-    lines = ["Nothing is known of an equation between the fields."]
+    lines = ["No equation between the fields is known."]
     if law is not None and left is not None:
         size = {k: f"{left.attrs[k]:.2e}" for k in ("rms", "relative", "boundary_rms")}
         lines = [f"{law[2]}: rms {size['rms']}, {size['relative']} of the right side, and "
