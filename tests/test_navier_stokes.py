@@ -54,6 +54,13 @@ def test_the_data_set_solves_the_equation_and_has_its_law(fields: xr.Dataset) ->
     assert fields["x"].attrs["period"] == 1.0
 
 
+def test_samples_have_the_same_bytes_in_any_block(fields: xr.Dataset) -> None:
+    shelf = recipe.load(ROOT / "datasets" / "navier_stokes.py", "datasets")
+    part = shelf.fields(2, SIDE, start=5)
+    xr.testing.assert_identical(fields.isel(sample=slice(5, 7)).drop_attrs(), part.drop_attrs())
+    assert not np.array_equal(shelf.fields(1, SIDE, seed=1)["initial"], fields["initial"][:1])
+
+
 def test_points_of_either_variable_are_recovered(model: Model, fields: xr.Dataset) -> None:
     truth = fields.isel(sample=39, drop=True)
     for seen, wanted in (("initial", "final"), ("final", "initial")):
