@@ -38,10 +38,10 @@ def fields(samples: int, seed: int) -> xr.Dataset:
 class LinearGaussian:
     """N(mean, sample covariance) of the training fields, conditioned on points of the solution."""
 
-    def __init__(self, model: Model, samples: int) -> None:
+    def __init__(self, model: Model, samples: int, pairs: xr.Dataset | None = None) -> None:
         # the normaliser alone: the mean of two phases is not one of them
         codec = model.codec.inner if isinstance(model.codec, TwoValued) else model.codec
-        train = fields(samples, 0)
+        train = fields(samples, 0) if pairs is None else pairs
         names = list(codec.variables)
         self.x = codec.encode({n: train[n].values for n in names}).flatten(1)
         self.mean = self.x.mean(0)
