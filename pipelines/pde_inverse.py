@@ -22,8 +22,9 @@ import numpy as np
 import xarray as xr
 
 import sciddm
-from sciddm import choices, config, equation, pde, plot, recipe, report, sensors, verbs
+from sciddm import choices, config, equation, plot, recipe, report, sensors, verbs
 from sciddm.data import schema, store
+from sciddm.data.codec import Codec
 from sciddm.errors import InputError
 
 RIGHT = "0.8 to 1.5 is right; above, the members miss their values: a wrong prior, unit or error"
@@ -39,18 +40,18 @@ def main(run: config.Run) -> None:
     named = choices.choice("equation", ask.equation or "poisson", choices.EQUATIONS)
     model = sciddm.load(ask.model)
     seen = sensors.read(model.codec, ask.observations, variable=ask.variable, std=ask.std)
-    truth = None if ask.truth is None else known(ask.truth, list(model.codec.variables))
-    law = equation.solved(model.codec)
-    if law is None and ask.equation is not None:
-        law = ("coefficient", "solution", named)
+    truth = None if ask.truth is None else known(ask.truth, model.codec)
+    own = ("coefficient", "solution", named) if ask.equation is not None else None
+    law = equation.solved(model.codec) or own
     post = sciddm.recover(model, seen, members=ask.members, seed=ask.seed, steps=ask.steps)
     posts = {"diffusion": post}
     try:
         posts[CLASSICAL] = sciddm.krige(model, seen, members=ask.members, seed=ask.seed)
     except InputError as reason:
         print(f"No classical row: {reason}", file=sys.stderr)
-    names = {} if law is None else {"coefficient": law[0], "solution": law[1]}
-    left = None if law is None else sciddm.residual(post, law[2], **names)
+    left = None
+    if law is not None:
+        left = sciddm.residual(post, law[2], coefficient=law[0], solution=law[1])
     rows = figures(posts, truth)
     out.mkdir(parents=True, exist_ok=True)
     values = xr.merge([seen.values])
@@ -58,21 +59,22 @@ def main(run: config.Run) -> None:
     facts = {"report": str(out / "report.html")}
     facts |= {k: v for k, v in post.attrs.items() if k in verbs.SAID}
     facts |= {"residual": left.attrs["relative"]} if left is not None else {}
-    blocks = [*words(ask, values, post, law, left), report.table(rows), *pictures]
+    blocks = [*words(ask, values, post, left), report.table(rows), *pictures]
     store.write(post, out / "posterior.zarr", overwrite=run.overwrite)
     (out / "figures.json").write_text(json.dumps({**facts, "rows": rows}) + "\n")
-    page = report.page(f"{' and '.join(post.data_vars)} from {Path(ask.observations).name}", blocks)
-    (out / "report.html").write_text(page, encoding="utf-8")
+    title = f"{' and '.join(model.codec.variables)} from {Path(ask.observations).name}"
+    (out / "report.html").write_text(report.page(title, blocks), encoding="utf-8")
     print(json.dumps(facts) if run.as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
 
 
-def known(path: str, names: list[str]) -> xr.Dataset:
-    """The one field of each variable that is known."""
+def known(path: str, codec: Codec) -> xr.Dataset:
+    """The one field of each variable that is known, on the grid of the model."""
     ds = schema.open_any(path)
-    there = [name for name in names if name in ds.data_vars]
-    field = schema.variables(ds, there or names).squeeze(drop=True).load()
-    if any(field[name].ndim > 2 for name in there):
-        raise InputError(f"Got a truth {path!r} of sizes {dict(field.sizes)}; expected one case.")
+    there = [name for name in codec.variables if name in ds.data_vars]
+    field = schema.variables(ds, there or list(codec.variables)).squeeze(drop=True).load()
+    sizes = dict(zip(codec.grid.dims, codec.grid.shape, strict=True))
+    if any(dict(field[name].sizes) != sizes for name in there):
+        raise InputError(f"Got a truth {path!r} of sizes {dict(field.sizes)}; expected {sizes}.")
     return field
 
 
@@ -97,11 +99,7 @@ def rms(field: xr.DataArray) -> float:
 
 
 def words(
-    ask: config.Inverse,
-    seen: xr.Dataset,
-    post: xr.Dataset,
-    law: tuple[str, str, pde.Equation] | None,
-    left: xr.DataArray | None,
+    ask: config.Inverse, seen: xr.Dataset, post: xr.Dataset, left: xr.DataArray | None
 ) -> list[str]:
     """What was asked, how the members fit, and how they hold the equation."""
     counts = [f"{int(v.notnull().sum())} values of {n}" for n, v in seen.items()]
@@ -113,10 +111,10 @@ def words(
         among = post.attrs["chi_square_range"]
         fit.append(f"Chi-square of the values: {post.attrs['chi_square']}; expected {among}.")
     lines = ["No equation between the fields is known."]
-    if law is not None and left is not None:
-        size = {k: f"{left.attrs[k]:.2e}" for k in ("rms", "relative", "boundary_rms")}
-        lines = [f"{law[2]}: rms {size['rms']}, {size['relative']} of the right side, and "
-                 f"{size['boundary_rms']} of the solution on the boundary."]  # fmt: skip
+    if left is not None:
+        size = {k: f"{v:.2e}" for k, v in left.attrs.items() if k != "long_name"}
+        said = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in size.items())
+        lines = [f"{left.attrs['long_name']}: {said}; relative to the right side."]
     return [
         report.text(given, cost, head="What was asked"),
         report.text(*fit, head="How the members fit"),
@@ -136,8 +134,8 @@ def drawn(
     truth: xr.Dataset | None,
     left: xr.DataArray | None,
 ) -> list[str]:
-    """A picture a variable, with the sensors that are points of the plane; then the residual."""
-    fields: dict[str, xr.DataArray] = {str(n): v for n, v in post.data_vars.items()}
+    """A picture a variable, with its own sensors; then the residual."""
+    fields = {str(n): v for n, v in post.data_vars.items()}
     if left is not None and left.attrs["relative"] > SMALL:
         fields["residual"] = left
     blocks = []

@@ -123,6 +123,7 @@ def test_members_that_solve_nothing_say_so(here: Path, capsys: pytest.CaptureFix
         ("members = 6", 'equation = "posson"', "Did you mean 'poisson'"),
         ("members = 6", 'truth = "no.nc"', "no.nc"),
         ("members = 6", 'truth = "s.zarr"', "s.zarr"),
+        ("members = 6", 'truth = "coarse.nc"', "expected {'y': 9, 'x': 9}"),
         ('"s.csv"', '"t.csv"', "t.csv"),
         ('"model"', '"modle"', "modle"),
         ("seed = 3", "sede = 3", "Did you mean 'seed'"),
@@ -135,6 +136,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     here: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
 ) -> None:
     Path("notes").mkdir()
+    xr.open_dataset("truth.nc").isel(y=slice(0, 5)).to_netcdf("coarse.nc")
     Path("c.toml").write_text(CONFIG.replace(old, new))
     before = sorted(here.rglob("*"))
     assert cli.main(["run", PIPELINE, "c.toml"]) == 2
