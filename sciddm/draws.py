@@ -96,7 +96,7 @@ class Guided:
         sampler = replace(self.model.sampler, denoiser=guided)
         x = sampler(self.blank.shape, Context(), rng)
         if self.rule is None and isinstance(guided, Conditioned) and guided.shared(x):
-            x = x + guided.fluctuation(sampler.times[-1], x, rng.at("finish"))
+            x = guided.finished(sampler.times[-1], x, rng.at("finish"))
         return x
 
     def _denoiser(self, observation: Observation) -> Denoiser:

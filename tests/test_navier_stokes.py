@@ -74,6 +74,15 @@ def test_points_of_either_variable_are_recovered(model: Model, fields: xr.Datase
         assert np.abs(NavierStokes()(w)[:, 0].numpy() - post["final"].values).max() < 1e-5
 
 
+@pytest.mark.parametrize("noise", [1e-5, 0.15])
+def test_members_lie_from_their_values_as_the_errors_say(
+    model: Model, fields: xr.Dataset, noise: float
+) -> None:
+    """What is left of X at the last noise level bends too, by 30 of the smaller errors here."""
+    post = sd.recover(model, observed(fields, "final", noise), members=16, steps=16)
+    assert 0.8 < post.attrs["misfit_sd"] < 1.3
+
+
 def test_kriging_behind_the_solver_agrees_with_the_flow(model: Model, fields: xr.Dataset) -> None:
     seen = observed(fields, "final")
     post, kriged = sd.recover(model, seen, members=64, steps=16), sd.krige(model, seen, members=64)

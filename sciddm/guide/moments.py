@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian, LinearMap, Moments
 from sciddm.errors import InputError
-from sciddm.guide.anchored import Anchor, Chord
+from sciddm.guide.anchored import NEAR, Anchor, Chord
 from sciddm.guide.curved import GaussNewton
 from sciddm.guide.linear import factor, gram, kalman_gain
 from sciddm.guide.sites import weights
@@ -37,6 +37,9 @@ from sciddm.random import Streams, normal
 
 TIMES = 64
 """Times whose V A^T must fit into the memory for any of them to be kept."""
+
+FINAL = 4
+"""Chords at most that bring a finished draw to its values."""
 
 
 class Known(NamedTuple):
@@ -248,6 +251,25 @@ class Conditioned(Denoiser):
         rows = self._gain.rows(like).flatten(1).to(like)
         gap = v.flatten(1) @ rows.T + e @ chol.T
         return v - self._gain.pull(known, solve(known.chol, gap), v)
+
+    def finished(self, t: Tensor, x: Tensor, rng: Streams | None = None) -> Tensor:
+        """E[X | x_t, y] of members ``x`` (B, C, *grid) and a draw of what is left of X at ``t``.
+
+        With an anchor the draw moves the values by what the linearisation does not know; a few
+        chords bring them to where it says they are. Raises as `fluctuation`.
+        """
+        drawn = x + self.fluctuation(t, x, rng)
+        if self.anchor is None:
+            return drawn
+        known, law = self._gain.at(t, x), self._seen.law
+        assert known.chol is not None  # errors are Gaussian
+        aim = self._seen.value(x).double() + self.anchor.move(drawn, x)
+        for _ in range(FINAL):
+            value = self._seen.value(drawn).double()
+            if float(law.chi_square(aim, value).mean(1).max()) <= NEAR**2:
+                break
+            drawn = drawn + self._gain.pull(known, solve(known.chol, aim - value), drawn)
+        return drawn
 
     def at(self, x: Tensor) -> Conditioned:
         """The same observation with its anchor moved to ``x`` (1, C, *grid)."""
