@@ -11,7 +11,10 @@ Backbone
 Trained on
     `datasets/darcy.py`, 30,000 pairs at 64 x 64, of which 27,000 train.
 Scores
-    `python benchmarks/darcy.py`; see models/darcy/card.md.
+    `python benchmarks/darcy.py` and `python benchmarks/pde_recovery.py darcy`; see
+    models/darcy/card.md. From values of the solution, Gauss-Newton on the level set without a
+    network (`sciddm.pde.Interface`) has about half of the wrong cells: take it where the two phases
+    and their statistics are known, and this model for values of both fields at once.
 Do not use for
     Other phases than 3 and 12, other sources or boundary values, other grids (the 3x3 maps are
     tied to the grid spacing).
