@@ -68,11 +68,30 @@ SHARES = (1.0, 0.5, 0.25, 0.125, 0.05)
 @final
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Values of the solution: position (n, 2) in [0, 1], values and their error s.d. (n,)."""
+    """Values of the solution: position (n, 2) in [0, 1], values and their error s.d. (n,).
+
+    Raises `InputError` for no value, shapes that differ, values that are not finite and errors that
+    are not positive (take 1e-3 of the field's s.d. where values have none).
+    """
 
     position: Tensor
     values: Tensor
     std: Tensor
+
+    def __post_init__(self) -> None:
+        n = len(self.values)
+        if not n or self.position.shape != (n, 2) or self.std.shape != (n,):
+            raise InputError(
+                f"Got {n} values at positions {tuple(self.position.shape)} with errors "
+                f"{tuple(self.std.shape)}; expected n of each, positions (n, 2), n at least 1."
+            )
+        known = torch.isfinite(self.values) & torch.isfinite(self.std) & (self.std > 0)
+        if not bool(known.all()):
+            first = int((~known).nonzero()[0])
+            raise InputError(
+                f"Value {first} is {float(self.values[first]):g} with an error of "
+                f"{float(self.std[first]):g}; expected a finite value and a positive error."
+            )
 
 
 @final
@@ -151,12 +170,8 @@ class _Search:
 
     def __init__(self, problem: Interface, seen: Seen) -> None:
         at = seen.position.double()
-        if at.ndim != 2 or at.shape[1] != 2 or len(at) != len(seen.values):
-            raise InputError(
-                f"Got positions {tuple(at.shape)} of {len(seen.values)} values; expected (n, 2)."
-            )
         self.problem, self.solve = problem, Darcy()
-        self.std = seen.std.double().expand(len(at))
+        self.std = seen.std.double()
         self.fine = points([0] * len(at), at * (problem.grid - 1), (problem.grid,) * 2)
         rough = points([0] * len(at), at * (problem.coarse - 1), (problem.coarse,) * 2)
         flat = torch.zeros(len(at), problem.coarse**2, dtype=torch.float64)

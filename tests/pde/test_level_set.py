@@ -110,7 +110,7 @@ def test_phases_are_found_from_the_solution_and_members_fit_it() -> None:
     assert float(wrong) < 0.3 * float(nothing)
     row, col = (seen.position * 23).round().long().T
     gap = (Darcy()(members[:, None])[:, 0, row, col] - seen.values) / seen.std
-    assert float(gap.square().mean().sqrt()) < 2
+    assert 0.8 < float(gap.square().mean().sqrt()) < 1.5
     assert bool(((members == 3) | (members == 12)).all())
 
 
@@ -124,6 +124,9 @@ def test_phases_are_found_from_the_solution_and_members_fit_it() -> None:
         lambda: orthant(torch.ones(2, 2), torch.tensor([True, False]), Streams.of(0, 1)),
         lambda: arcsine_law(torch.zeros(3, 1, 8, 8)),
         lambda: Interface(LAW, 2),
+        lambda: Seen(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0)),
+        lambda: Seen(torch.zeros(2, 2), torch.zeros(2), torch.tensor([1.0, 0.0])),
+        lambda: Interface(LAW, 8, 8).mode(Seen(2 * torch.ones(1, 2), torch.ones(1), torch.ones(1))),
     ],
 )
 def test_bad_input_is_one_line(ask: object) -> None:
