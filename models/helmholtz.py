@@ -66,9 +66,11 @@ def build(
 
 def exact(trained: sciddm.Model) -> sciddm.Model:
     """``trained`` with the true prior of the data set in the place of its network: the floor."""
-    framed = trained.codec.inner if isinstance(trained.codec, Derived) else trained.codec
+    derived = trained.codec
+    framed = derived.inner if isinstance(derived, Derived) else None
     if not isinstance(framed, Framed) or not isinstance(framed.inner, Normaliser):
         raise sciddm.InputError("Got another model; expected one built by this recipe.")
+    assert isinstance(derived, Derived)
     # the data set: (k^2 + tau^2)^(-alpha) with tau = 3, alpha = 2, scale tau^(alpha - 1), mean 0
     inner = replace(framed.inner, mean=np.zeros_like(framed.inner.mean))
     law = ZeroMean(PowerLaw(2.0, 3.0, 3.0 / float(inner.std[0])))
@@ -76,5 +78,5 @@ def exact(trained: sciddm.Model) -> sciddm.Model:
         torch.zeros(()), Spectral(law, (1.0, 1.0), Cosine()), trained.sampler.denoiser.process
     )
     sampler = Diffusion(prior, steps=20)
-    codec = replace(trained.codec, inner=replace(framed, inner=inner))
+    codec = replace(derived, inner=replace(framed, inner=inner))
     return replace(trained, codec=codec, sampler=sampler, moments=prior)

@@ -16,7 +16,6 @@ from torch import Tensor
 from sciddm.errors import InputError
 from sciddm.random import Streams
 
-
 COPIES = 2**17
 """Grid values of the copies of a field through which rows are made at a time."""
 

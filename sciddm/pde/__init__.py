@@ -7,9 +7,9 @@ from sciddm.pde.elliptic import Darcy, Helmholtz, Poisson
 from sciddm.pde.interface import Interface, Seen
 from sciddm.pde.level_set import LevelSet
 from sciddm.pde.navier_stokes import Kolmogorov, NavierStokes
+from sciddm.pde.neumann import NeumannPoisson
 from sciddm.pde.obstacle import ObstacleFlow
 from sciddm.pde.periodic import Advection, Burgers, GrayScott, Heat, KuramotoSivashinsky
-from sciddm.pde.neumann import NeumannPoisson
 from sciddm.pde.random_field import GaussianField, PeriodicField
 from sciddm.pde.residual import Equation, Residual, Solved, ring
 

@@ -138,7 +138,8 @@ class PeriodicField:
     def draw(self, samples: int, size: int, *, seed: int = 0, start: int = 0) -> Tensor:
         """Samples ``start .. start + samples - 1``, as ``(samples, 1, *grid)`` float64.
 
-        The grid has ``size`` points along every axis. The noise of a sample is addressed by ``(seed, index)`` and transformed on its own.
+        The grid has ``size`` points along every axis. The noise of a sample is addressed by
+        ``(seed, index)`` and transformed on its own.
 
         Raises:
             InputError: a negative number, a seed of 2**32 or more, or fewer than 3 points a side.
