@@ -85,6 +85,21 @@ def test_another_says_that_it_does_not() -> None:
     assert not dwt.orthonormal and abs(energy - 1) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [("bior1.3", True), ("rbio3.5", True), ("bior2.4", False), ("bior4.4", False)],
+)
+def test_a_bounded_axis_is_the_circle_of_the_mirrored_field(name: str, between: bool) -> None:
+    """Mirrored between points for filters of even length, about the end points for odd ones."""
+    x = noise(24)
+    other = x.flip(0) if between else x[1:-1].flip(0)
+    circle = torch.cat([x, other])
+    ours = DWT(name, (False,)).forward(x)
+    low, high = pywt.dwt(circle.numpy(), name, mode="periodization")
+    np.testing.assert_allclose(ours[:12], low[:12], atol=1e-12)
+    np.testing.assert_allclose(ours[12:], high[:12], atol=1e-12)
+
+
 MOMENTS = {"haar": 1, "db4": 4, "sym4": 4, "coif1": 2, "bior1.3": 1, "bior2.4": 2, "bior4.4": 4}
 
 
