@@ -43,8 +43,8 @@ def build(
     levels: int = 0,
     wavelet: str = "bior2.4",
     modes: int = 16,
-    width: int = 24,
-    blocks: int = 4,
+    width: int = 20,
+    blocks: int = 3,
     eofs: int = 192,
     steps: int = 50,
 ) -> sciddm.Model:
