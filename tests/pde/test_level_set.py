@@ -114,6 +114,26 @@ def test_phases_are_found_from_the_solution_and_members_fit_it() -> None:
     assert bool(((members == 3) | (members == 12)).all())
 
 
+def test_metropolis_steps_reach_the_posterior_of_one_value() -> None:
+    problem, at = Interface(LAW, 8, coarse=8, modes=4), torch.tensor([[3 / 7, 4 / 7]])
+    prior = Streams.of(5, 2000).normal(torch.zeros(2000, 8, 8, dtype=torch.float64))
+    u = Darcy()(problem.coefficient(prior)[:, None])[:, 0, 3, 4]
+    std = 0.5 * u.std()
+    y = u.mean() + u.std()
+    weight = torch.softmax(-0.5 * ((u - y) / std) ** 2, dim=0)
+    exact = float((weight * u).sum())
+    spread = float((weight * (u - exact) ** 2).sum().sqrt())
+    search = _Search(problem, Seen(at, y[None], std[None]))
+    ends = []
+    for i in range(60):
+        rng = Streams.of(6, [i])
+        noise = rng.at("polish").normal(torch.zeros(1, 60, 2, dtype=torch.float64))[0]
+        ends.append(search.value(search.polish(prior[i], y[None], noise, rng), 0.0)[0])
+    error = spread / math.sqrt(60)
+    assert abs(float(torch.stack(ends).mean()) - exact) < 3.5 * error
+    assert abs(float(u.mean()) - exact) > 7 * error  # the prior is told apart
+
+
 @pytest.mark.parametrize(
     "ask",
     [
