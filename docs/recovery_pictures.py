@@ -141,7 +141,7 @@ def figures(members: xr.DataArray, truth: xr.DataArray, post: xr.Dataset) -> Fig
     }
 
 
-def calibration(name: str, fields: int = 8) -> tuple[Figure, Figures]:
+def calibration(name: str, fields: int = 16) -> tuple[Figure, Figures]:
     """Ranks of the truth and coverage by level, over several fields with common sensors."""
     problem, model = PROBLEMS[name], trained(name)
     truth = problem.fields(fields)
