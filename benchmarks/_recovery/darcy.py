@@ -157,9 +157,10 @@ def training(count: int) -> xr.Dataset:
 
 
 @functools.cache
-def fitted(count: int = 2000) -> LevelSet:
-    """A level set whose latent covariance is fitted to the phases of the training pairs."""
-    phases = torch.from_numpy(training(count)["coefficient"].values[:, None] > MIDDLE)
+def fitted(pairs: int) -> LevelSet:
+    """A level set with a latent covariance fitted to the phases of up to 10,000 training pairs."""
+    part = training(pairs)["coefficient"].isel(sample=slice(10_000))
+    phases = torch.from_numpy(part.values[:, None] > MIDDLE)
     return LevelSet(arcsine_law(torch.where(phases, 1.0, -1.0)), LOW, HIGH)
 
 
@@ -188,20 +189,20 @@ def kriged_signs(law: LevelSet, case: Case) -> np.ndarray:
     return law(g).view(1, case.size, case.size).numpy()
 
 
-def forward(report: Report, model: Model, count: int, members: int) -> None:
+def forward(report: Report, model: Model, count: int, members: int, pairs: int) -> None:
     """The solution from points of the coefficient, 64 x 64, beside the exact limit."""
     rows: Rows = defaultdict(list)
     names = ("trained network", "trained network, then solve")
     for case in cases(count, 64, "coefficient", 0.0):
         for name, law, seed in (
             ("limit: exact draws", EXACT, 1),
-            ("level set fitted to the pairs", fitted(), 2),
+            ("level set fitted to the pairs", fitted(pairs), 2),
         ):
             a = gibbs(law, case, members, seed)
             rows[name].append(scores(case, a, solved(a)))
         for name, a in (
             ("nearest, then solve", nearest(case)),
-            ("sign of kriged labels, then solve", kriged_signs(fitted(), case)),
+            ("sign of kriged labels, then solve", kriged_signs(fitted(pairs), case)),
         ):
             rows[name].append(scores(case, a, solved(a)))
         start = time.process_time()
@@ -214,18 +215,22 @@ def forward(report: Report, model: Model, count: int, members: int) -> None:
     many = dict.fromkeys(list(rows)[:2] + list(names), members)
     title = f"Darcy forward, 64 x 64, {round(SHARE * 64**2)} exact values of the coefficient"
     cost = dict.fromkeys(names, STEPS)
-    means = table(report, title, rows, members=many, evaluations=cost)
-    limit = means["limit: exact draws"]["error"]
-    classical = min(means[n]["error"] for n in list(rows)[2:4])
-    net = means[names[0]]
-    report.claim("Darcy forward: error of the mean over the limit", net["error"] / limit, 0, 1.10)
-    report.claim("Darcy forward: over the better classical row", net["error"] / classical, 0, 1.03)
-    report.claim("Darcy forward: misfit in s.d.", net["misfit_sd"], 0.8, 1.5)
+    mean = {name: float(np.mean([r["error"] for r in found])) for name, found in rows.items()}
+    limit, fit, *simple = list(rows)[:4]
+    over = {name: error / mean[limit] for name, error in mean.items()}
+    means = table(report, title, rows, over_limit=over, members=many, evaluations=cost)
+    classical = min(mean[name] for name in simple)
+    claim = report.claim
+    claim("Darcy forward: error over the limit, level set fitted to the pairs", over[fit], 0, 1.1)
+    claim("Darcy forward: level set over the better classical row", mean[fit] / classical, 0, 1.03)
+    solve = mean[names[1]] / classical
+    claim("Darcy forward: network, then solve, over the better classical row", solve, 0, 1.03)
+    claim("Darcy forward: misfit in s.d., network", means[names[0]]["misfit_sd"], 0.8, 1.5)
 
 
-def level_set(case: Case, members: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def level_set(case: Case, members: int, size: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """The posterior mode (1, y, x) and members (M, y, x) by Gauss-Newton, under the fitted law."""
-    problem = Interface(fitted(), size)
+    problem = Interface(fitted(pairs), size)
     mode = problem.mode(case.seen)
     if not members:
         return problem.coefficient(mode)[None].numpy(), np.zeros((0, size, size))
@@ -256,7 +261,7 @@ def inverse(
         more = {"misfit_sd": float(post.attrs["misfit_sd"]), "cpu_s": seconds}
         rows[names["net"]].append(line | more)
         start = time.process_time()
-        mode, draws = level_set(case, some if i < few else 0, 64)
+        mode, draws = level_set(case, some if i < few else 0, 64, pairs)
         seconds = time.process_time() - start
         line = scores(case, mode)
         keep = {"wrong_majority": line["wrong_majority"], "misfit_sd": case.misfit(solved(mode))}
@@ -287,7 +292,7 @@ def inverse(
         report.claim("Darcy inverse: misfit of level-set members", own["misfit_sd"], 0.8, 1.5)
 
 
-def finer(report: Report, model: Model, count: int, nets: int) -> None:
+def finer(report: Report, model: Model, count: int, nets: int, pairs: int) -> None:
     """128 x 128 with 500 exact values of the solution: the published inverse task, clean variant.
 
     The network was trained at 64 x 64: its members are drawn there from points between its nodes,
@@ -298,7 +303,7 @@ def finer(report: Report, model: Model, count: int, nets: int) -> None:
     rows: Rows = defaultdict(list)
     for i, case in enumerate(cases(count, 128, "solution", 0.0)):
         start = time.process_time()
-        mode, _ = level_set(case, 0, 128)
+        mode, _ = level_set(case, 0, 128, pairs)
         seconds = time.process_time() - start
         wrong = scores(case, mode)["wrong_majority"]
         rows["level set, Gauss-Newton, mode"].append({"wrong_majority": wrong, "cpu_s": seconds})
@@ -372,11 +377,14 @@ def limit(report: Report, count: int) -> None:
 def run(report: Report, quick: bool) -> None:
     """Both directions at 64 x 64, and the inverse at 128 x 128."""
     model = sd.load(ROOT / "models" / "darcy")
-    count = 4 if quick else 20
-    forward(report, model, count, 16 if quick else 32)
-    inverse(report, model, count, 16 if quick else 32, 4000 if quick else 27_000,
-            1 if quick else 4, 8)  # fmt: skip
-    finer(report, model, 3 if quick else 20, 1 if quick else 6)
-    if not quick:
-        without(report, model, 6)
-        limit(report, 8)
+    if quick:
+        forward(report, model, 4, 16, 4000)
+        inverse(report, model, 4, 16, 4000, 1, 8)
+        finer(report, model, 3, 1, 4000)
+        return
+    pairs = 27_000
+    forward(report, model, 20, 32, pairs)
+    inverse(report, model, 20, 32, pairs, 4, 8)
+    finer(report, model, 20, 4, pairs)
+    without(report, model, 6)
+    limit(report, 8)
