@@ -420,7 +420,7 @@ def loops(report: Report, trained: Model) -> None:
         for case in make_cases(variable, 2, 64):
             start = time.monotonic()
             draws = published(trained, case, members, 200)
-            loop = relative(case, draws.mean(0)) if len(draws) else math.nan
+            loop = relative(case, draws.mean(0)) if len(draws) else None
             seconds = time.monotonic() - start
             post = sd.recover(trained, case.seen, members=members, seed=5, steps=STEPS)
             few = post[case.wanted].astype(np.float64).mean("member").values
