@@ -59,19 +59,28 @@ class Footprint(ABC):
         Raises `InputError` for dims that are not the grid's, positions that are no finite numbers
         or not one a sensor, and a footprint that is empty or leaves the domain.
         """
+        at = self.placed(grid)
+        for name, columns in at.items():
+            for d, dim in enumerate(grid.dims):
+                _inside(grid, dim, columns[:, d], name)
+        rows = self.rows(grid, at)
+        total = _sums(rows if self.mean else np.abs(rows))
+        return rows / total if self.mean else rows
+
+    def placed(self, grid: Grid) -> dict[str, np.ndarray]:
+        """The places (n, D) in the order of the grid's dims, a row a sensor. Raises as `on`."""
         at = {name: _placed(place, name, grid) for name, place in self.places().items()}
         count = {len(v) for v in at.values()} - {1} or {1}
         if len(count) > 1:
             raise InputError(f"Got footprints of {sorted(count)} sensors; expected one number.")
-        for name, columns in at.items():
-            for d, dim in enumerate(grid.dims):
-                _inside(grid, dim, columns[:, d], name)
         n = count.pop()
-        rows = self.rows(grid, {k: np.broadcast_to(v, (n, v.shape[1])) for k, v in at.items()})
-        return rows / _sums(rows) if self.mean else rows
+        return {k: np.broadcast_to(v, (n, v.shape[1])) for k, v in at.items()}
 
     def weights(self, field: xr.DataArray | xr.Dataset) -> xr.DataArray:
         """Weights (sensor, *grid dims) on the grid of ``field``, with its coordinates."""
+        for name, place in self.places().items():
+            if not isinstance(place, Mapping) or not place:
+                raise InputError(f"The {name} of a footprint is {place!r:.80}; expected a mapping.")
         places = [p for place in self.places().values() for p in place.items()]
         dims = tuple(str(d) for d in field.dims if d in dict(places))
         if len(dims) < len(dict(places)):
@@ -95,7 +104,8 @@ class Footprint(ABC):
     @property
     def sensor(self) -> str | None:
         """The dim along which the positions are given, where they are labelled."""
-        every = [v for place in self.places().values() for v in place.values()]
+        known = [place for place in self.places().values() if isinstance(place, Mapping)]
+        every = [v for place in known for v in place.values()]
         named = [str(v.dims[0]) for v in every if isinstance(v, xr.DataArray) and v.ndim == 1]
         return named[0] if named else None
 
@@ -125,6 +135,8 @@ class Line(Footprint):
         return {"start": self.start, "stop": self.stop}
 
     def rows(self, grid: Grid, at: Mapping[str, np.ndarray]) -> np.ndarray:
+        if not self.mean:
+            self.measure(grid)  # refuses a length that has no unit
         out = np.zeros((len(at["start"]), *grid.shape))
         for row, a, b in zip(out, at["start"], at["stop"], strict=True):
             nodes, share = along(grid, grid.dims, a, b)
@@ -132,9 +144,17 @@ class Line(Footprint):
         return out
 
     def measure(self, grid: Grid) -> str:
-        moved = [d for d in grid.dims if np.any(np.asarray(self.start[d]) != self.stop[d])]
-        units = {"km" if d in _sphere(grid) else _unit(grid, d) for d in moved}
-        return " ".join(sorted(units)) or "1"
+        """Raises `InputError` also for a line along dims in several units."""
+        at, sphere = self.placed(grid), _sphere(grid)
+        moves = (at["start"] != at["stop"]).any(0)
+        moved = [d for d, moves_along in zip(grid.dims, moves, strict=True) if moves_along]
+        units = {"km" if d in sphere else _unit(grid, d) for d in moved}
+        if len(units) > 1:
+            raise InputError(
+                f"A line goes along {moved} at once, in {' and '.join(sorted(units))}: its length "
+                "has no unit; expected one, convert the coordinates or take mean=True."
+            )
+        return units.pop() if units else "1"
 
 
 @final
@@ -184,6 +204,8 @@ class Disc(Footprint):
     mean: bool = True
 
     def places(self) -> Mapping[str, Place]:
+        if not isinstance(self.centre, Mapping):
+            return {"centre": self.centre}  # refused where it is placed
         n = np.size(self.radius)
         one = {d: v for d, v in self.centre.items() if np.size(v) == 1 and n > 1}
         return {"centre": {**self.centre, **{d: np.full(n, v) for d, v in one.items()}}}
@@ -255,7 +277,7 @@ class Beam(Footprint):
 
 def _placed(place: Place, name: str, grid: Grid) -> np.ndarray:
     """Positions (n, D) in the order of the grid's dims."""
-    if not isinstance(place, Mapping) or set(place) != set(grid.dims):
+    if not isinstance(place, Mapping) or set(place) != set(grid.dims) or not place:
         got = list(place) if isinstance(place, Mapping) else place
         raise InputError(
             f"The {name} of a footprint is given along {got}; expected a number, or one a sensor, "
@@ -273,7 +295,10 @@ def _placed(place: Place, name: str, grid: Grid) -> np.ndarray:
 
 def _numbers(values: Any, name: str) -> np.ndarray:
     """Finite float64 values."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of several lengths
+        array = np.asarray(str(values))
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise InputError(f"The {name} is {values!r:.80}; expected finite numbers.")
     return array.astype(np.float64)

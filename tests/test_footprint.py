@@ -187,6 +187,20 @@ BAD: dict[str, Bad] = {
         "Footprint 1 is empty",
         lambda: Line({"y": 0, "x": 0}, {"y": 0, "x": [1, 0]}, mean=True)(PLANE),
     ),
+    "no length of an integral": (
+        "Footprint 0 is empty", lambda: Line({"y": 0, "x": 1}, {"y": 0, "x": 1})(PLANE)
+    ),
+    "no mapping": ("expected a mapping", lambda: Line(0.5, {"y": 0, "x": 1})(PLANE)),  # type: ignore[arg-type]
+    "no dim": ("expected a mapping", lambda: Line({}, {})(PLANE)),
+    "rows of several lengths": (
+        "expected finite", lambda: Line({"y": [[0], [0, 1]], "x": 0}, {"y": 1, "x": 1})(PLANE)  # type: ignore[list-item]
+    ),
+    "a length in two units": (
+        "at once, in 1 and s: its length has no unit",
+        lambda: Line({"y": 0, "x": 0}, {"y": 1, "x": 1})(
+            PLANE.assign_coords(y=PLANE["y"].assign_attrs(units="s"))
+        ),
+    ),
     "a box inside out": (
         "Box 0 goes from 1 to 0 along 'y'",
         lambda: Box({"y": 1, "x": 0}, {"y": 0, "x": 1})(PLANE),
@@ -214,3 +228,10 @@ def test_a_shape_that_makes_no_sense_is_refused(said: str, make: Callable[[], ob
     with pytest.raises(InputError, match=said) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_a_mean_along_dims_in_two_units_is_that_of_the_map() -> None:
+    """Half-way is half-way whatever the units; only a length needs one."""
+    mixed = PLANE.assign_coords(y=PLANE["y"].assign_attrs(units="s"))
+    line = Line({"y": -0.83, "x": 0.1}, {"y": 0.9, "x": 1.7}, mean=True)
+    np.testing.assert_allclose(line(mixed), [plane(0.035, 0.9)], rtol=1e-10)
