@@ -26,6 +26,7 @@ from sciddm.denoise import Context, Denoiser, Gaussian, Preconditioned
 from sciddm.ensemble import BLOCK, Job
 from sciddm.errors import InputError, RunError
 from sciddm.guide import DPS, MMPS, Conditioned
+from sciddm.observe import Observation
 from sciddm.process import Process
 from sciddm.solve import Matched, Restart
 
@@ -564,18 +565,23 @@ def test_cases_with_the_same_sensors_share_their_gains(
     network: sd.Model, truth: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And those with others do not."""
-    built: list[Conditioned] = []
+    built, begin, given = [0], Conditioned.__init__, Conditioned.given
 
-    def conditioned(*args: Any) -> Conditioned:  # noqa: ANN401
-        built.append(Conditioned(*args))
-        return built[-1]
+    def counted(self: Conditioned, *args: Any, **named: Any) -> None:  # noqa: ANN401
+        built[0] += 1
+        begin(self, *args, **named)
 
-    monkeypatch.setattr(ensemble, "Conditioned", conditioned)
+    def shares(self: Conditioned, observation: Observation) -> Conditioned:
+        built[0] -= 1
+        return given(self, observation)
+
+    monkeypatch.setattr(Conditioned, "__init__", counted)
+    monkeypatch.setattr(Conditioned, "given", shares)
     fixed = sd.Observed(SEEN["gaps"][0](truth), std=2e-4)
     shared = sd.recover(network, fixed, members=20, steps=3)
-    assert len(built) == 1
+    assert built == [1]
     sd.recover(network, points(truth, 3), members=20, steps=3)
-    assert len(built) == 1 + 3
+    assert built == [1 + 3]
     # shared or not, a member is the same: the second case of two, with gains of its own
     patterns = fixed.values.where((truth["sample"] != 4) | (fixed.values["x"] > 0.1))
     other = sd.recover(network, sd.Observed(patterns, std=2e-4), members=20, steps=3)
