@@ -55,7 +55,8 @@ class Residual(Evidence):
     solution: str = "solution"
 
     def __post_init__(self) -> None:
-        for name, value in (("std", self.std), ("edge", self.edge or 1.0)):
+        _check_equation(self.equation)
+        for name, value in (("std", self.std), ("edge", 1.0 if self.edge is None else self.edge)):
             if not (isinstance(value, int | float | np.number) and 0 < value < np.inf):
                 raise InputError(
                     f"Got {name} = {value!r} of a residual; expected a positive number in the "
@@ -122,12 +123,15 @@ def residual(
     Raises `InputError` for variables that are not there, or other grids than nodes of the unit
     square.
     """
+    _check_equation(equation)
     for name in (coefficient, solution):
         if name not in fields:
             known = [str(v) for v in fields.data_vars]
             raise InputError(f"The residual needs a variable {name!r}.{nearest(name, known)}")
     a, u = xr.broadcast(fields[coefficient], fields[solution])
     space = [str(d) for d in fields[solution].dims[-2:]]
+    if len(space) < 2:
+        raise InputError(f"Got {solution!r} with dims {space}; expected two of space, a plane.")
     whole = isinstance(equation, pde.Solved)
     if not whole:
         _check_square(Grid.of(fields, (space[0], space[1])))
@@ -176,6 +180,14 @@ def _derived(codec: Codec) -> list[str]:
     if isinstance(codec, Derived):
         return [codec.name, *_derived(codec.inner)]
     return _derived(codec.inner) if isinstance(codec, TwoValued) else []
+
+
+def _check_equation(equation: object) -> None:
+    if not callable(getattr(equation, "sides", None)):
+        raise InputError(
+            f"Got {equation!r:.80} as an equation; expected one such as pde.Poisson(), or "
+            "pde.Solved(S) of another solver S."
+        )
 
 
 def _check_square(grid: Grid) -> None:

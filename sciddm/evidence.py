@@ -117,10 +117,14 @@ class Together(Evidence):
 
     @property
     def scalars(self) -> dict[str, xr.Variable]:
+        """Those of all parts, but for names of which two parts say different things."""
         merged: dict[str, xr.Variable] = {}
+        clash = set()
         for part in self.parts:
-            merged |= part.scalars
-        return merged
+            for name, value in part.scalars.items():
+                if not merged.setdefault(name, value).equals(value):
+                    clash.add(name)
+        return {name: value for name, value in merged.items() if name not in clash}
 
     def identity(self) -> Iterator[bytes]:
         for part in self.parts:

@@ -305,6 +305,16 @@ BAD: dict[str, tuple[str, Make]] = {
         "is in 'K', the model in 'm'",
         lambda: sd.Observed(VALUE.assign_attrs(units="K"), 1.0, footprint=RAYS),
     ),
+    "no mapping": (
+        "given along 0.5", lambda: sd.Observed(VALUE, 1.0, footprint=footprint.Line(0.5, 0.6))  # type: ignore[arg-type]
+    ),
+    "a box of no mapping": (
+        "given along 0.5", lambda: sd.Observed(VALUE, 1.0, footprint=footprint.Box(0.5, 0.6))  # type: ignore[arg-type]
+    ),
+    "a stop without a dim": (
+        "given along",
+        lambda: sd.Observed(VALUE, 1.0, footprint=footprint.Line(RAYS.start, {"y": 1})),
+    ),
     "no evidence": ("& a Dataset", lambda: sd.Observed(VALUE, 1.0) & TRUTH),
 }  # fmt: skip
 
@@ -320,6 +330,12 @@ def test_evidence_that_makes_no_sense_is_refused(said: str, make: Make) -> None:
         assert isinstance(seen, sd.Observed)
         list(seen.cases(codec))
     assert "\n" not in str(error.value)
+
+
+def test_a_coordinate_that_two_pieces_dispute_is_left_out() -> None:
+    first, second = (points(2, 0).assign_coords(run=r, who="a") for r in (1, 2))
+    joined = sd.Observed(first, 1.0) & sd.Observed(second, 1.0)
+    assert {k: v.values.item() for k, v in joined.scalars.items()} == {"who": "a"}
 
 
 def test_weights_on_land_are_refused_and_beside_it_are_not() -> None:

@@ -185,6 +185,16 @@ def test_the_figure_of_fields_is_their_own() -> None:
         ("needs a variable 'u'", lambda: (sd.Residual(pde.Poisson(), 0.1, solution="u"), JOINT)),
         ("std = 0", lambda: (sd.Residual(pde.Poisson(), std=0), JOINT)),
         ("edge = -1", lambda: (sd.Residual(pde.Poisson(), std=1, edge=-1), JOINT)),
+        ("edge = 0", lambda: (sd.Residual(pde.Poisson(), std=1, edge=0), JOINT)),
+        ("pde.Solved.S.", lambda: (sd.Residual(pde.Heat(), std=1), JOINT)),
+        ("'poisson' as an equation", lambda: (sd.Residual("poisson", std=1), JOINT)),  # type: ignore[arg-type]
+        ("'poisson' as an equation", lambda: sd.residual(xr.Dataset(), "poisson")),  # type: ignore[arg-type]
+        (
+            "expected two of space",
+            lambda: sd.residual(
+                xr.Dataset({n: ("x", UNIT) for n in ("coefficient", "solution")}), pde.Poisson()
+            ),
+        ),
         ("0 modes", lambda: (sd.Residual(pde.Poisson(), std=1, modes=0), JOINT)),
         ("12, 12. modes", lambda: (sd.Residual(pde.Poisson(), std=1, modes=12), JOINT)),
         (
