@@ -43,6 +43,10 @@ def main(run: config.Run) -> None:
     truth = None if ask.truth is None else known(ask.truth, model.codec)
     own = ("coefficient", "solution", named) if ask.equation is not None else None
     law = equation.solved(model.codec) or own
+    if law is not None and not {*law[:2]} <= {*model.codec.variables}:
+        raise InputError(f"Got an equation; expected a model of {law[0]} and {law[1]}, drop it.")
+    if len(list(seen.sights(model.codec))) > 1:
+        raise InputError(f"Got several cases in {ask.observations!r}; expected one, select it.")
     post = sciddm.recover(model, seen, members=ask.members, seed=ask.seed, steps=ask.steps)
     posts = {"diffusion": post}
     try:
@@ -54,8 +58,7 @@ def main(run: config.Run) -> None:
         left = sciddm.residual(post, law[2], coefficient=law[0], solution=law[1])
     rows = figures(posts, truth)
     out.mkdir(parents=True, exist_ok=True)
-    values = xr.merge([seen.values])
-    pictures = drawn(out, post, values, truth, left)
+    pictures = drawn(out, post, (values := xr.merge([seen.values])), truth, left)
     facts = {"report": str(out / "report.html")}
     facts |= {k: v for k, v in post.attrs.items() if k in verbs.SAID}
     facts |= {"residual": left.attrs["relative"]} if left is not None else {}
@@ -142,7 +145,6 @@ def drawn(
     for name, field in fields.items():
         true = truth[name] if truth is not None and name in truth else None
         mine = [v for n, v in seen.items() if n == name and v.notnull().any()]
-        fig = plot.maps(field, true, mine[0] if mine else None)
-        path = plot.save(fig, out / f"{name}.png")
+        path = plot.save(plot.maps(field, true, mine[0] if mine else None), out / f"{name}.png")
         blocks.append(report.picture(path, f"{name}: mean, members and spread"))
     return blocks

@@ -121,6 +121,12 @@ def test_members_that_solve_nothing_say_so(here: Path, capsys: pytest.CaptureFix
     ("old", "new", "said"),
     [
         ("members = 6", 'equation = "posson"', "Did you mean 'poisson'"),
+        ('"s.csv"', '"days.nc"', "Got several cases in 'days.nc'"),
+        (
+            '"model"\nobservations = "s.csv"',
+            '"single"\nequation = "poisson"\nobservations = "alone.csv"',
+            "a model of coefficient and solution",
+        ),
         ("members = 6", 'truth = "no.nc"', "no.nc"),
         ("members = 6", 'truth = "s.zarr"', "s.zarr"),
         ("members = 6", 'truth = "coarse.nc"', "expected {'y': 9, 'x': 9}"),
@@ -137,6 +143,13 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 ) -> None:
     Path("notes").mkdir()
     xr.open_dataset("truth.nc").isel(y=slice(0, 5)).to_netcdf("coarse.nc")
+    days = xr.concat(
+        [xr.open_dataset("truth.nc").assign_coords(sample=i) for i in (0, 1)], "sample"
+    )
+    days.assign({f"{n}_std": xr.full_like(days[n], 0.1) for n in NAMES}).to_netcdf("days.nc")
+    Path("alone.csv").write_text("x,y,coefficient,coefficient_std\n0.3,0.4,4.2,0.1\n")
+    sampler = Diffusion(PRIOR, steps=12)
+    sd.Model(sd.Task(sd.View(NAMES[:1])), ALONE, sampler, moments=PRIOR).save("single")
     Path("c.toml").write_text(CONFIG.replace(old, new))
     before = sorted(here.rglob("*"))
     assert cli.main(["run", PIPELINE, "c.toml"]) == 2

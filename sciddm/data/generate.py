@@ -259,7 +259,8 @@ def _finished(path: Path, template: xr.Dataset) -> xr.Dataset:
                 f"{path} holds {ds.attrs.get(key)}, expected {template.attrs[key]}; name another "
                 "store, or say overwrite without resume."
             )
-    stores.finalize(path)  # what a kill at the very end left behind
+    if not (path.with_name(f"{path.name}.partial") / "store").exists():
+        stores.finalize(path)  # what a kill at the very end left behind
     return ds
 
 

@@ -42,7 +42,7 @@ def make(store, *, size: str = "toy", seed: int = 0, samples: int | None = None,
                          overwrite=overwrite)
 
 def fields(samples, grid, seed=0, start=0, slope=1.0):
-    if seed == 13:
+    if seed == 13 or (seed == 14 and start >= 8):
         raise InputError("Got seed 13, expected another; take 12.")
     time.sleep(float(os.environ.get("RAMP_PAUSE", "0")))
     Path(os.environ.get("RAMP_LOG", os.devnull)).open("a").write(
@@ -206,10 +206,23 @@ def test_a_store_begun_or_made_with_other_numbers_is_refused(ramp: ModuleType) -
 def test_what_a_recipe_refuses_is_one_line_from_any_process(ramp: ModuleType, workers: int) -> None:
     with pytest.raises(InputError, match="Got seed 13, expected another; take 12"):
         ramp.make("a.zarr", seed=13, workers=workers)
+    with pytest.raises(InputError, match="Got seed 13, expected another; take 12.$"):
+        ramp.make("b.zarr", seed=14, workers=workers)  # refused when others are done
     for bad in ({"samples": 2}, {"workers": 0}):
         with pytest.raises(InputError, match="need at least 3 samples, and the work at least 1"):
             ramp.make("a.zarr", **bad)
     assert not list(Path().glob("a.zarr*"))
+
+
+def test_what_stands_is_opened_beside_a_replacement_that_was_killed(ramp: ModuleType) -> None:
+    """`resume` opens the whole store and leaves what an overwriting run had begun."""
+    made = ramp.make("a.zarr")["a"].values
+    template = generate._template(ramp.fields(1, 8), 40, generate.splits(40))
+    store.create(template, "a.zarr", chunks={"sample": 4}, overwrite=True)
+    assert np.array_equal(ramp.make("a.zarr", resume=True)["a"], made)
+    assert Path("a.zarr.partial/store").is_dir()
+    ramp.make("a.zarr", overwrite=True)
+    assert not Path("a.zarr.partial").exists()
 
 
 def test_a_worker_that_dies_is_said_and_what_is_done_is_kept(
