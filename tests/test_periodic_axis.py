@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from sciddm.data.codec import Grid
 from sciddm.errors import InputError
@@ -64,3 +65,11 @@ def test_a_period_that_does_not_fit_the_points_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="has the period"):
         Grid(("x",), {"x": axis}, {"x": {"period": period}}).period("x")
+
+
+def test_a_period_may_be_any_kind_of_number() -> None:
+    """What a NetCDF file gives is a scalar of numpy."""
+    for said in (np.int64(1), np.float32(1), 1):
+        x = xr.DataArray(np.arange(8) / 8, dims="x", attrs={"period": said})
+        grid = Grid.of(xr.Dataset(coords={"x": x}), ("x",))
+        assert float(grid.position("x", np.array([15 / 16]))[0]) == pytest.approx(7.5)

@@ -46,7 +46,8 @@ class Grid:
             if axis.ndim != 1 or not np.issubdtype(axis.dtype, np.number):
                 raise InputError(f"Dimension {dim!r} has no 1-D numeric coordinate; assign one.")
             coords[dim] = axis.values.astype(np.float64)
-            attrs[dim] = {k: v for k, v in axis.attrs.items() if isinstance(v, str | int | float)}
+            plain = {k: v.item() if isinstance(v, np.number) else v for k, v in axis.attrs.items()}
+            attrs[dim] = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
         return Grid(dims, coords, attrs)
 
     def position(self, dim: str, values: np.ndarray) -> np.ndarray:
