@@ -233,8 +233,8 @@ def make(
 def opened(data: Data) -> xr.Dataset:
     """The store that ``data`` describes, made first when it is absent.
 
-    Raises `InputError` when a store is there that was made by another recipe or with other
-    numbers: training on it would answer another question.
+    Raises `InputError` when a store is there that was made by another recipe, of another size or
+    with other numbers: training on it would answer another question.
     """
     from sciddm.data import store
 
@@ -243,7 +243,7 @@ def opened(data: Data) -> xr.Dataset:
         begun = path.with_name(f"{path.name}.partial").exists()
         return make(data, resume=begun)
     ds = store.open(path)
-    wanted: dict[str, object] = {**data.numbers, "seed": data.seed}
+    wanted: dict[str, object] = {**_sized(data), **data.numbers, "seed": data.seed}
     made = {**ds.attrs.get("sciddm_generator", {})}
     made_by, recipe = ds.attrs.get("sciddm_dataset"), Path(data.recipe).stem
     if made_by is not None:
@@ -255,3 +255,14 @@ def opened(data: Data) -> xr.Dataset:
                 "name another store or make this one again with --overwrite."
             )
     return ds
+
+
+def _sized(data: Data) -> dict[str, object]:
+    """Samples and grid of the size that is asked for, where the recipe is at hand and says them."""
+    try:
+        sizes = getattr(load(find("datasets", data.recipe), "datasets"), "SIZES", None)
+    except InputError:
+        return {}
+    if not isinstance(sizes, dict) or data.size not in sizes:
+        return {}
+    return dict(zip(("samples", "grid"), sizes[data.size], strict=True))

@@ -136,6 +136,18 @@ def test_numbers_are_made_with_and_a_store_of_other_numbers_is_refused(shelf: Pa
         recipe.opened(config.changed(data, {"recipe": "other"}))
 
 
+def test_a_store_of_another_size_is_not_taken_for_it(tmp_path: Path) -> None:
+    """A toy store under the name of the small one; a number that is said wins over the size."""
+    root = Path(__file__).parents[1] / "datasets" / "poisson.py"
+    toy = config.Data(recipe=str(root), store=str(tmp_path / "a.zarr"), size="toy")
+    recipe.opened(toy)
+    recipe.opened(toy)
+    with pytest.raises(InputError, match="samples = 64, expected 10000"):
+        recipe.opened(config.changed(toy, {"size": "small"}))
+    said = config.changed(toy, {"size": "small", "numbers": {"samples": 64, "grid": 32}})
+    assert recipe.opened(said).sizes["sample"] == 64
+
+
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
