@@ -220,7 +220,10 @@ def forward(report: Report, model: Model, count: int, members: int, pairs: int) 
     over = {name: error / mean[limit] for name, error in mean.items()}
     means = table(report, title, rows, over_limit=over, members=many, evaluations=cost)
     classical = min(mean[name] for name in simple)
+    net = mean[names[0]]
     claim = report.claim
+    claim("Darcy forward: error of the mean over the limit, network", over[names[0]], 0, 1.1)
+    claim("Darcy forward: over the better classical row, network", net / classical, 0, 1.03)
     claim("Darcy forward: error over the limit, level set fitted to the pairs", over[fit], 0, 1.1)
     claim("Darcy forward: level set over the better classical row", mean[fit] / classical, 0, 1.03)
     solve = mean[names[1]] / classical
