@@ -36,6 +36,7 @@ class Report:
 
     def claim(self, name: str, value: float, low: float, high: float) -> None:
         """One figure and its bounds."""
+        value = float(value)  # of numpy it would not go into JSON
         holds = math.isfinite(value) and low <= value <= high
         bound = [None if math.isinf(b) else b for b in (low, high)]
         self.claims.append({"name": name, "value": round(value, 5), "bound": bound, "holds": holds})
