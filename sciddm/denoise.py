@@ -45,12 +45,17 @@ class Context:
     fields : (B, K, *grid), conditions on the grid.
     scalars : (B, P), parameters.
     index : (B,), where in the training record each row was; in training only.
+    past : (B, C, T, *grid), frames before the first that is wanted, the newest last.
+    forcings : (B, K, T + N, *grid), or ones in the place of the grid: what is known ahead at the
+        times of the past and of the N frames that are wanted.
     """
 
     anchor: Tensor | None = None
     fields: Tensor | None = None
     scalars: Tensor | None = None
     index: Tensor | None = None
+    past: Tensor | None = None
+    forcings: Tensor | None = None
 
 
 class Denoiser(nn.Module, ABC):

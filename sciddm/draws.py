@@ -80,7 +80,7 @@ class Guided:
 
     def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
         if observation is None:
-            return self.model.sampler(self.blank.shape, Context(), rng)
+            return self.model.diffusion(self.blank.shape, Context(), rng)
         guided = self._denoiser(observation)
         x = self._draw(guided, rng)
         finite = bool(torch.isfinite(x).all())
@@ -93,14 +93,14 @@ class Guided:
         return again if _off(observation, again) < off else x
 
     def _draw(self, guided: Denoiser, rng: Streams) -> Tensor:
-        sampler = replace(self.model.sampler, denoiser=guided)
+        sampler = replace(self.model.diffusion, denoiser=guided)
         x = sampler(self.blank.shape, Context(), rng)
         if self.rule is None and isinstance(guided, Conditioned) and guided.shared(x):
             x = guided.finished(sampler.times[-1], x, rng.at("finish"))
         return x
 
     def _denoiser(self, observation: Observation) -> Denoiser:
-        prior, moments = self.model.sampler.denoiser, self.model.moments
+        prior, moments = self.model.diffusion.denoiser, self.model.moments
         if self.rule is not None:
             return self.rule(prior, observation)
         if moments is None:

@@ -29,7 +29,7 @@ from sciddm.model import Model
 from sciddm.observe import Observation
 from sciddm.observe.noise import Gaussian as Normal
 from sciddm.random import SCHEME, Streams
-from sciddm.solve import Diffusion, Solver
+from sciddm.solve import Solver
 from sciddm.tree import Encoder
 
 Progress = Callable[[int, int], None]
@@ -86,12 +86,14 @@ class Job:
     def target(self) -> Model:
         """The model on the grid, with the steps and the solver that were asked for."""
         model = self.model if self.sizes is None else self.model.at(self.sizes)
-        sampler = model.sampler
+        if self.steps is None and self.solver is None:
+            return model
+        sampler = model.diffusion
         if self.steps is not None:
             sampler = replace(sampler, steps=self.steps)
         if self.solver is not None:
             sampler = replace(sampler, solver=self.solver)
-        return model if sampler is model.sampler else replace(model, sampler=sampler)
+        return replace(model, sampler=sampler)
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -338,7 +340,7 @@ def _digest(job: Job, model: Model) -> str:
 
 
 def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
-    sampler: Diffusion = model.sampler
+    sampler = model.diffusion
     return {
         "Conventions": "CF-1.10",
         "solver": repr(sampler.solver),

@@ -104,7 +104,7 @@ def refined(model: Model, *, steps: int, members: int = 512, seed: int = 0) -> M
     """
     if steps < 3 or members < 2:
         raise InputError(f"Got {steps} steps and {members} members; expected at least 3 and 2.")
-    sampler = model.sampler
+    sampler = model.diffusion
     shape = (members, *model.codec.shape)
     with torch.no_grad():
         x, _ = sampler.start(shape, Context(), Streams.of(seed, members))

@@ -20,17 +20,19 @@ import torch
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
 
-from sciddm import basis, calibrate, covariance, denoise, nn, pde, process, solve
+from sciddm import basis, calibrate, covariance, denoise, forecast, nn, pde, process, solve
 from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
 from sciddm.data import disk
 from sciddm.data.bands import Wavelet
 from sciddm.data.codec import Codec
+from sciddm.data.forcing import Forcings
 from sciddm.data.frame import Framed
 from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
+from sciddm.forecast import Forecaster
 from sciddm.solve import Diffusion, Solver
-from sciddm.task import Task, View
+from sciddm.task import Lead, Task, View
 from sciddm.tree import Encoder, decode
 from sciddm.wavelet import DWT
 
@@ -123,6 +125,9 @@ CLASSES: dict[str, type] = {
         Wavelet,
         DWT,
         Framed,
+        forecast.Boundary,
+        Forcings,
+        Lead,
         Task,
         View,
     )
@@ -136,26 +141,48 @@ class Model:
 
     Parameters
     ----------
-    task : which variables. codec : labelled fields <-> tensors. sampler : draws from the prior.
+    task : which variables. codec : labelled fields <-> tensors. sampler : draws from the prior, or
+        a `Forecaster`, which draws the frames that follow a past.
     moments : the covariance that guidance uses in closed form, or None (guidance then goes through
         the network's Jacobian).
     notes : figures for people, kept as JSON (training data, time, scores).
     card : the model card, markdown.
+    forcings : what a forecaster is told beside the frames, or None.
     """
 
     task: Task
     codec: Codec
-    sampler: Diffusion
+    sampler: Diffusion | Forecaster
     moments: Moments | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     card: str = "# A sciddm model\n"
+    forcings: Forcings | None = None
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The sampler of fields. Raises `InputError` for a model that forecasts."""
+        if not isinstance(self.sampler, Diffusion):
+            raise InputError(
+                "This model forecasts: it draws the frames that follow a past; use sd.forecast."
+            )
+        return self.sampler
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """The sampler of frames. Raises `InputError` for a model that does not forecast."""
+        if not isinstance(self.sampler, Forecaster):
+            raise InputError(
+                "This model draws fields and does not forecast; use sd.recover or sd.generate, or "
+                "load a model that forecasts."
+            )
+        return self.sampler
 
     @property
     def gaussian(self) -> Gaussian | None:
         """The Gaussian model inside, if there is one: the baseline of every table."""
         known: list[object] = [
-            self.sampler.denoiser,
-            getattr(self.sampler.denoiser, "base", None),
+            self.diffusion.denoiser,
+            getattr(self.diffusion.denoiser, "base", None),
             self.moments,
             getattr(self.moments, "base", None),
         ]
@@ -171,7 +198,7 @@ class Model:
             blank, t = torch.zeros(1, *codec.shape), torch.tensor(0.5).double()
             try:
                 with torch.no_grad():
-                    self.sampler.denoiser(blank, t, Context())
+                    self.diffusion.denoiser(blank, t, Context())
                     if self.moments is not None:
                         self.moments.covariance(t)(blank)
             except (RuntimeError, IndexError, ValueError):
@@ -199,6 +226,7 @@ class Model:
             "task": encoder.encode(self.task, "task"),
             "sampler": encoder.encode(_in_use(self.sampler), "sampler"),
             "moments": encoder.encode(self.moments, "moments"),
+            "forcings": encoder.encode(self.forcings, "forcings"),
             "notes": dict(self.notes),
         }
         codec = {"format": FORMAT, "codec": encoder.encode(self.codec, "codec")}
@@ -229,8 +257,10 @@ class Model:
         return folder
 
 
-def _in_use(sampler: Diffusion) -> Diffusion:
+def _in_use(sampler: Diffusion | Forecaster) -> Diffusion | Forecaster:
     """The sampler without what only training needs."""
+    if not isinstance(sampler, Diffusion):
+        return sampler
     denoiser = sampler.denoiser
     if isinstance(denoiser, Preconditioned) and isinstance(denoiser.base, CrossFitted):
         whole = denoiser.base.whole
@@ -261,19 +291,27 @@ def load(folder: str | Path) -> Model:
         build = [decode(tree[k], tensors, CLASSES) for k in ("task", "sampler", "moments")]
         task, sampler, moments = build
         model_codec = decode(codec["codec"], tensors, CLASSES)
+        forcings = decode(tree.get("forcings"), tensors, CLASSES)
         notes, card = dict(tree.get("notes", {})), parts["card.md"].decode()
     except InputError as fault:
         raise InputError(f"{folder}: {fault}") from None
     except Exception as fault:  # whatever a description that fits no class can cause
         line = " ".join(str(fault).split())[:200]
         raise InputError(f"{folder} describes no model: {type(fault).__name__} {line}.") from None
-    wanted = ((task, Task), (sampler, Diffusion), (model_codec, Codec))
-    for value, kind in wanted:
+    wanted: tuple[tuple[object, Any, str], ...] = (
+        (task, Task, "Task"),
+        (sampler, Diffusion | Forecaster, "Diffusion or Forecaster"),
+        (model_codec, Codec, "Codec"),
+        (forcings, Forcings | None, "Forcings"),
+    )
+    for value, kind, name in wanted:
         if not isinstance(value, kind):
-            raise InputError(f"{folder}: expected a {kind.__name__}, got {type(value).__name__}.")
+            raise InputError(f"{folder}: expected a {name}, got {type(value).__name__}.")
     if moments is not None and not isinstance(moments, Calibrated | Scaled | TwoPhase | Gaussian):
         raise InputError(f"{folder}: {type(moments).__name__} knows no covariance.")
-    if not isinstance(sampler.denoiser, Denoiser) or not isinstance(sampler.solver, Solver):
+    if isinstance(sampler, Diffusion) and not (
+        isinstance(sampler.denoiser, Denoiser) and isinstance(sampler.solver, Solver)
+    ):
         raise InputError(f"{folder}: the sampler lacks a denoiser or a solver.")
     extra = sorted(set(tensors) - (_named(tree) | _named(codec)))
     if extra:
@@ -281,8 +319,9 @@ def load(folder: str | Path) -> Model:
             f"{folder / 'weights.safetensors'} holds a tensor {extra[0]!r} that the model does not "
             "name; the folder is not a whole saved model."
         )
-    sampler.denoiser.eval().requires_grad_(False)
-    return Model(task, model_codec, sampler, moments, notes, card)
+    module = sampler.denoiser if isinstance(sampler, Diffusion) else sampler
+    module.eval().requires_grad_(False)
+    return Model(task, model_codec, sampler, moments, notes, card, forcings)
 
 
 def _read(folder: Path) -> dict[str, bytes]:

@@ -75,14 +75,14 @@ def exceedance(
     event = Event(lambda x: sign * (values(x) - limit.to(x)), 0.0)
     shape = (members, *model.codec.shape)
     found = event_probability(
-        InBlocks(model.sampler.denoiser),
+        InBlocks(model.diffusion.denoiser),
         event,
         moments,
         torch.zeros(shape, dtype=torch.float64),
         Streams.of(seed, members),
         steps=steps,
-        kappa_max=model.sampler.kappa_max,
-        kappa_min=model.sampler.kappa_min,
+        kappa_max=model.diffusion.kappa_max,
+        kappa_min=model.diffusion.kappa_min,
     )
     number = xr.DataArray(np.arange(members), dims="member", name="member")
     ds = model.codec.decode(found.draws.float(), number)
@@ -129,7 +129,7 @@ def log_prob(
     each = each if extra else each.expand_dims("case")
     order = (dim, *codec.grid.dims)
     x = codec.encode({n: each[n].transpose(*order).values for n in names})
-    denoiser = model.sampler.denoiser
+    denoiser = model.diffusion.denoiser
     exact = isinstance(denoiser, Gaussian)
     found = []
     for first, rows in zip(range(0, len(x), BLOCK), x.split(BLOCK), strict=True):

@@ -35,6 +35,7 @@ class Streams:
     cases, members : (B,) non-negative integers, the address of each row of a batch.
     purpose : what the noise is for ("start", "step", ...), hashed into the address.
     step : number of the step that uses it.
+    scope : names the frame, or another part of a longer draw, that all of it belongs to.
     """
 
     seed: int
@@ -42,6 +43,7 @@ class Streams:
     members: tuple[int, ...]
     purpose: str = "draw"
     step: int = 0
+    scope: str = ""
 
     def __post_init__(self) -> None:
         if len(self.cases) != len(self.members):
@@ -62,6 +64,11 @@ class Streams:
         """The same rows, addressed for another purpose and step."""
         return replace(self, purpose=purpose, step=step)
 
+    def inside(self, name: str, number: int = 0) -> Streams:
+        """The same rows within a part of a longer draw, such as a frame of a forecast: what is
+        drawn there with `at` shares no noise with another part."""
+        return replace(self, scope=f"{self.scope}{name} {number}/")
+
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal noise of the shape, type and device of ``like`` (B, ...)."""
         if like.shape[0] != len(self.members):
@@ -75,7 +82,7 @@ class Streams:
         return noise.to(like)
 
     def _row(self, i: int) -> np.random.Generator:
-        word = zlib.crc32(self.purpose.encode())
+        word = zlib.crc32((self.scope + self.purpose).encode())
         key = np.random.SeedSequence([self.seed, self.cases[i], self.members[i], word, self.step])
         return np.random.Generator(np.random.Philox(key))
 

@@ -23,6 +23,9 @@ from sciddm.lower import Sensors, blocks, case_dims, on_land, renamed, shapes, s
 from sciddm.observe import Function, Observation, Operator
 from sciddm.observe.noise import Censored, Gaussian, Noise, StudentT
 
+UNITS = ("seconds", "minutes", "hours", "days", "months", "years", "1")
+"""What a lead is counted in."""
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -32,11 +35,34 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Lead:
+    """The time from one frame of a forecast to the next: ``step`` of ``unit``.
+
+    unit : "seconds", "minutes", "hours", "days", "months", "years", or "1" where time has no unit.
+    """
+
+    step: float = 1.0
+    unit: str = "1"
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise InputError(f"Got a lead in {self.unit!r}.{nearest(self.unit, UNITS)}")
+        if not (isinstance(self.step, int | float) and 0 < self.step < np.inf):
+            raise InputError(f"Got a lead step of {self.step!r}; expected a positive number.")
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """Draw ``target`` given observations; ``sample`` is the dim that counts training fields."""
+    """Draw ``target`` given observations; ``sample`` is the dim that counts training fields.
+
+    A forecast has a ``lead``: the time from frame to frame. Its frames lie along the dim ``time``,
+    which is ``sample`` itself for one long record, or an axis of every sample for many films.
+    """
 
     target: View
     sample: str = "sample"
+    lead: Lead | None = None
+    time: str = "time"
 
 
 @dataclass(frozen=True, eq=False)

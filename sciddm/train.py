@@ -53,7 +53,7 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     ``resume``, one that was begun with other numbers or another network, and missing splits;
     `RunError` where the loss or the weights are not finite.
     """
-    denoiser = model.sampler.denoiser
+    denoiser = model.diffusion.denoiser
     if not isinstance(denoiser, Preconditioned):
         raise InputError(
             f"Got a model whose denoiser is {type(denoiser).__name__}; expected Preconditioned, "
@@ -103,7 +103,7 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     moments = measured(trained, model.moments, held)
     return replace(
         model,
-        sampler=replace(model.sampler, denoiser=trained),
+        sampler=replace(model.diffusion, denoiser=trained),
         moments=moments,
         notes={**model.notes, "training": learner.summary()},
     )
@@ -353,7 +353,7 @@ def check_coarse(model: Model, x: Tensor, numbers: Train) -> None:
         )
     small = Coarsen((numbers.coarse,) * (x.ndim - 2)).field(x[:1])
     t = torch.full((1, *[1] * (x.ndim - 1)), 0.5, dtype=torch.float64)
-    denoiser = model.sampler.denoiser
+    denoiser = model.diffusion.denoiser
     assert isinstance(denoiser, Preconditioned)
     try:
         with torch.no_grad():
