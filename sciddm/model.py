@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
 
-from sciddm import basis, calibrate, covariance, denoise, forecast, nn, pde, process, solve
+from sciddm import basis, calibrate, covariance, denoise, forecasters, nn, pde, process, solve
 from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
 from sciddm.data import disk
@@ -30,7 +30,7 @@ from sciddm.data.forcing import Forcings
 from sciddm.data.frame import Framed
 from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
-from sciddm.forecast import Forecaster
+from sciddm.forecasters import Forecaster
 from sciddm.solve import Diffusion, Solver
 from sciddm.task import Lead, Task, View
 from sciddm.tree import Encoder, decode
@@ -125,7 +125,7 @@ CLASSES: dict[str, type] = {
         Wavelet,
         DWT,
         Framed,
-        forecast.Boundary,
+        forecasters.Boundary,
         Forcings,
         Lead,
         Task,
