@@ -9,6 +9,6 @@ word                what it is
 ==================  ================================================================================
 """
 
-from sciddm.forecast.base import Boundary, Forecaster, Learner, conditions
+from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
 
 __all__ = ["Boundary", "Forecaster", "Learner", "conditions"]
