@@ -12,6 +12,7 @@ from sciddm.pde.obstacle import ObstacleFlow
 from sciddm.pde.periodic import Advection, Burgers, GrayScott, Heat, KuramotoSivashinsky
 from sciddm.pde.random_field import GaussianField, PeriodicField
 from sciddm.pde.residual import Equation, Residual, Solved, ring
+from sciddm.pde.stochastic import StochasticHeat
 
 __all__ = [
     "Advection",
@@ -35,5 +36,6 @@ __all__ = [
     "Residual",
     "Seen",
     "Solved",
+    "StochasticHeat",
     "ring",
 ]
