@@ -30,7 +30,7 @@ from sciddm.model import Model
 from sciddm.pde.grid import laplacian
 from sciddm.random import Streams
 from sciddm.score import coverage, crps
-from sciddm.train import LEVELS
+from sciddm.objective import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOISE, SHARE = 1e-3, 0.03

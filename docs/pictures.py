@@ -256,7 +256,8 @@ def over_exact(
 
     ``model`` has the base of the first log; the second started from no base.
     """
-    from sciddm.train import encoded, validation_losses
+    from sciddm.data.codec import encoded
+    from sciddm.objective import validation_losses
 
     exact = shelf("models", "poisson").exact(model)
     # with nothing to add, a network on the true law is the exact denoiser

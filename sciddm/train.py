@@ -1,4 +1,4 @@
-"""Training a denoiser on a labelled store, on Lightning: the loop is not ours.
+"""Training a model on a labelled store, on Lightning: the loop is not ours.
 
 Everything random is a function of (seed, step): which fields, which noise levels, which noise. A
 run that was killed and resumed therefore ends with the same weights, to the bit on one device.
@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
-from sciddm.calibrate import Calibrated, Scaled, TwoPhase, calibrate, scale
+from sciddm import objective
 from sciddm.checkpoint import SafeCheckpoints, checkpoints, newest, step_of
 from sciddm.config import Train
-from sciddm.data import split
-from sciddm.data.codec import Codec, encoded
-from sciddm.data.window import Batches
-from sciddm.denoise import Context, CrossFitted, Moments, Preconditioned, denoising_loss
+from sciddm.denoise import Context
 from sciddm.errors import InputError, RunError
 from sciddm.model import Model
-from sciddm.observe import Coarsen
-from sciddm.random import Streams
-
-LEVELS = 12
-"""Noise levels at which the validation loss is reported."""
+from sciddm.objective import Objective
 
 
 def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -> Model:
@@ -53,22 +46,13 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
     ``resume``, one that was begun with other numbers or another network, and missing splits;
     `RunError` where the loss or the weights are not finite.
     """
-    denoiser = model.diffusion.denoiser
-    if not isinstance(denoiser, Preconditioned):
-        raise InputError(
-            f"Got a model whose denoiser is {type(denoiser).__name__}; expected Preconditioned, "
-            "which has weights to train."
-        )
     folder = numbers.folder
     last = newest(folder)
     if last is not None and not resume:
         raise InputError(f"{folder} holds a run already; resume it, or choose another folder.")
-    dim = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-    held = encoded(split.select(ds, "validation"), model.codec, dim)
-    first, _ = Source(ds, model.codec, dim, numbers).at(0, 0, numbers.devices)
-    check_coarse(model, first, numbers)  # refused before any work, as bad data in the line above
+    goal = objective.of(model, ds, numbers)
     folder.mkdir(parents=True, exist_ok=True)
-    learner = Learner(denoiser, Source(ds, model.codec, dim, numbers), held, numbers)
+    loop = Loop(goal, numbers)
     # what it says below a warning is about itself
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = pl.Trainer(
@@ -91,91 +75,41 @@ def fit(model: Model, ds: xr.Dataset, numbers: Train, *, resume: bool = False) -
         with warnings.catch_warnings():
             # a step depends on its number alone, so there is no loader to resume
             warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before")
-            trainer.fit(learner, _loader(), ckpt_path=last)
+            trainer.fit(loop, _loader(), ckpt_path=last)
     except SystemExit:  # what Lightning makes of an interrupt, deaf to the next one
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
-    trained = deepcopy(denoiser)
-    trained.load_state_dict(learner.best_weights())
-    if isinstance(trained.base, CrossFitted):
-        trained.base = trained.base.whole
+    trained = deepcopy(goal.module)
+    trained.load_state_dict(loop.best_weights())
     trained.eval().requires_grad_(False)
-    moments = measured(trained, model.moments, held)
-    return replace(
-        model,
-        sampler=replace(model.diffusion, denoiser=trained),
-        moments=moments,
-        notes={**model.notes, "training": learner.summary()},
-    )
+    done = goal.finish(model, trained)
+    return replace(done, notes={**model.notes, "training": loop.summary()})
 
 
-def measured(denoiser: Preconditioned, moments: Moments | None, held: Tensor) -> Moments | None:
-    """The model's moments with the trained network's own errors on validation fields ``held``."""
-    if isinstance(moments, TwoPhase):
-        inner = calibrate(denoiser, held, moments.inner.modes, Context())
-        return replace(moments, inner=inner)
-    if isinstance(moments, Calibrated):
-        return calibrate(denoiser, held, moments.modes, Context())
-    if isinstance(moments, Scaled):
-        return scale(denoiser, moments.base, held, Context())
-    return moments
-
-
-class Source:
-    """Batches of normalised fields by step number, each rank its own."""
-
-    def __init__(self, ds: xr.Dataset, codec: Codec, dim: str, numbers: Train) -> None:
-        self.part, self.dim = split.select(ds, "train"), dim
-        self.codec, self.numbers = codec, numbers
-        self._batches: Batches | None = None
-
-    def at(self, step: int, rank: int, world: int) -> tuple[Tensor, Context]:
-        """The batch (B, C, *grid) of a step on this rank, and where in the record it was."""
-        if self._batches is None:
-            names = [n for n in self.codec.variables if n in self.part]
-            self._batches = Batches(
-                self.part,
-                names,
-                sample_dim=self.dim,
-                batch=self.numbers.batch,
-                seed=self.numbers.seed,
-                rank=rank,
-                world=world,
-            )
-        where = torch.from_numpy(self._batches.index(step))
-        return self.codec.encode(self._batches.at(step)), Context(index=where)
-
-
-class Learner(pl.LightningModule):
-    """One denoiser, its running average, and what it takes to train it."""
+class Loop(pl.LightningModule):
+    """What is trained, its running average, and what it takes to train it."""
 
     best: Tensor
     waited: Tensor
     seconds: Tensor
+    stage: Tensor
 
-    def __init__(
-        self, denoiser: Preconditioned, source: Source, held: Tensor, numbers: Train
-    ) -> None:
+    def __init__(self, goal: Objective, numbers: Train) -> None:
         super().__init__()
-        self.denoiser = denoiser
-        self.average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(numbers.ema))
-        self.source, self.held, self.numbers = source, held, numbers
-        self.measure = measure(source.codec)
+        self.module = goal.module
+        self.average = AveragedModel(self.module, multi_avg_fn=get_ema_multi_avg_fn(numbers.ema))
+        self.goal, self.numbers = goal, numbers
         self.register_buffer("best", torch.tensor(math.inf, dtype=torch.float64))
         self.register_buffer("waited", torch.tensor(0))
         self.register_buffer("seconds", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("stage", torch.tensor(0))
         self._since = time.monotonic()
         self._recent: list[float] = []
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        step = self.global_step
-        x, context = self.source.at(step, self.global_rank, self.trainer.world_size)
-        x = rescaled(x, self.numbers, step, self.global_rank).to(self.device)
-        x = coarsened(x, self.numbers, step)
-        t = noise_times(self.denoiser, self.numbers, len(x), step).to(self.device)
-        t = t.view(-1, *[1] * (x.ndim - 1))
-        rng = Streams.of(self.numbers.seed, len(x), case=self.global_rank).at("train", step)
-        loss = denoising_loss(self.denoiser, x, t, context, measure=self.measure, rng=rng).mean()
+        step, rank = self.global_step, self.global_rank
+        x, context = self.goal.batch(step, rank, self.trainer.world_size)
+        loss = self.goal.loss(x.to(self.device), _on(context, self.device), step, rank).mean()
         if not bool(torch.isfinite(loss)):
             raise RunError(
                 f"The loss is not finite at step {step}; the last checkpoint is kept. Lower the "
@@ -187,7 +121,7 @@ class Learner(pl.LightningModule):
 
     def settle(self, step: int) -> None:
         """After each step, before a checkpoint: the average, and a validation when it is due."""
-        self.average.update_parameters(self.denoiser)
+        self.average.update_parameters(self.module)
         if step % self.numbers.validation_every == 0 or step == self.numbers.steps:
             self._validate(step)
 
@@ -212,7 +146,7 @@ class Learner(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         numbers = self.numbers
-        weights = [p for p in self.denoiser.parameters() if p.requires_grad]
+        weights = [p for p in self.module.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
             weights, numbers.learning_rate, weight_decay=numbers.weight_decay
         )
@@ -248,11 +182,14 @@ class Learner(pl.LightningModule):
         self.seconds += now - self._since
         self._since = now
         average = self.average.module
-        assert isinstance(average, Preconditioned)
-        levels = validation_losses(average, self.held[:256], self.measure)
-        loss = float(levels[1].mean())
+        found = self.goal.validate(average, step)
+        loss = found["validation"]
         if not math.isfinite(loss):
             raise RunError(f"The validation loss is not finite at step {step}.")
+        stage = sum(step >= share * self.numbers.steps for share in self.goal.stages)
+        if stage != int(self.stage):  # another loss: what was best before says nothing now
+            self.stage.fill_(stage)
+            self.best.fill_(math.inf)
         first = self.trainer.is_global_zero
         if loss < float(self.best):
             self.best.fill_(loss)
@@ -269,9 +206,7 @@ class Learner(pl.LightningModule):
             "step": step,
             "seconds": round(float(self.seconds), 1),
             "train": float(np.mean(self._recent)) if self._recent else None,
-            "validation": loss,
-            "log_kappa": [round(float(v), 3) for v in levels[0]],
-            "by_level": [round(float(v), 5) for v in levels[1]],
+            **found,
         }
         self._recent.clear()
         if first:
@@ -297,12 +232,12 @@ class Keeper(pl.Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        assert isinstance(pl_module, Learner)
+        assert isinstance(pl_module, Loop)
         step = trainer.global_step
         pl_module.settle(step)
         if step % self.numbers.checkpoint_every and step != self.numbers.steps:
             return
-        for name, weight in pl_module.denoiser.named_parameters():
+        for name, weight in pl_module.module.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 raise RunError(f"The weights {name!r} are not finite at step {step}.")
         trainer.save_checkpoint(self.folder / f"step={step}.ckpt")
@@ -311,88 +246,10 @@ class Keeper(pl.Callback):
                 SafeCheckpoints().remove_checkpoint(old)
 
 
-def noise_times(denoiser: Preconditioned, numbers: Train, batch: int, step: int) -> Tensor:
-    """Stratified times (B,) whose log kappa is normal, a function of (seed, step)."""
-    key = np.random.SeedSequence([numbers.seed, step, 7])
-    rng = np.random.Generator(np.random.Philox(key))
-    share = torch.from_numpy((np.arange(batch) + rng.random(batch)) / batch)
-    log_kappa = numbers.noise_mean + numbers.noise_std * torch.special.ndtri(share)
-    return denoiser.process.clock.time(log_kappa.exp()).clamp(0, 1)
-
-
-def rescaled(x: Tensor, numbers: Train, step: int, rank: int) -> Tensor:
-    """Fields (B, ...) times random factors of log s.d. ``amplitude``, a function of the step."""
-    if numbers.amplitude == 0:
-        return x
-    rng = Streams.of(numbers.seed, len(x), case=rank).at("amplitude", step)
-    factor = torch.exp(numbers.amplitude * rng.normal(x.new_zeros(len(x), 1)))
-    return x * factor.view(-1, *[1] * (x.ndim - 1))
-
-
-def coarsened(x: Tensor, numbers: Train, step: int) -> Tensor:
-    """Block means of fields (B, C, *grid) in the first ``coarse_steps``, then the fields."""
-    if step >= numbers.coarse_steps:
-        return x
-    return Coarsen((numbers.coarse,) * (x.ndim - 2)).field(x)
-
-
-def check_coarse(model: Model, x: Tensor, numbers: Train) -> None:
-    """Refuse coarse steps for fields ``x`` (B, C, *grid) that cannot be coarsened, or a network or
-    base that is tied to its grid."""
-    if not numbers.coarse_steps:
-        return
-    if model.codec.mask is not None:
-        raise InputError(
-            "Got coarse_steps for fields with missing points, whose block means are not known; "
-            "expected whole fields, set coarse_steps = 0."
-        )
-    if min(x.shape[2:]) < 4 * numbers.coarse:
-        raise InputError(
-            f"Got blocks of {numbers.coarse} points on a grid {tuple(x.shape[2:])}; expected at "
-            "least 4 blocks along every axis, set a smaller `coarse`."
-        )
-    small = Coarsen((numbers.coarse,) * (x.ndim - 2)).field(x[:1])
-    t = torch.full((1, *[1] * (x.ndim - 1)), 0.5, dtype=torch.float64)
-    denoiser = model.diffusion.denoiser
-    assert isinstance(denoiser, Preconditioned)
-    try:
-        with torch.no_grad():
-            denoiser(small, t, Context(index=torch.zeros(1, dtype=torch.long)))
-            denoiser.scale(t, small)
-    except (InputError, RuntimeError, IndexError, ValueError) as fault:
-        line = " ".join(str(fault).split())[:200]
-        raise InputError(
-            f"Got coarse_steps for a model that is tied to its grid ({line}); expected one whose "
-            "base is a spectrum or that has none, set coarse_steps = 0."
-        ) from None
-
-
-def validation_losses(
-    denoiser: Preconditioned, held: Tensor, measure: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """(log kappa, loss) at `LEVELS` noise levels, with the same noise at every call."""
-    times = denoiser.process.times(LEVELS).flip(0)
-    losses = []
-    for i, t in enumerate(times):
-        rows = [
-            denoising_loss(
-                denoiser,
-                x,
-                t.expand(len(x)).view(-1, *[1] * (x.ndim - 1)),
-                Context(),
-                measure=measure,
-                rng=Streams.of(0, len(x), case=j).at("validate", i),
-            )
-            for j, x in enumerate(held.split(64))
-        ]
-        losses.append(torch.cat(rows).mean())
-    return denoiser.process.kappa(times).log(), torch.stack(losses)
-
-
-def measure(codec: Codec) -> Tensor | None:
-    """Weight of each grid value in the loss: the mask, or None where every point counts alike."""
-    mask = codec.mask
-    return None if mask is None else mask.float()[None]
+def _on(context: Context, device: torch.device) -> Context:
+    """The context's tensors where the weights are."""
+    moved = {f.name: getattr(context, f.name) for f in fields(context)}
+    return Context(**{k: None if v is None else v.to(device) for k, v in moved.items()})
 
 
 class _Counter(IterableDataset[int]):

@@ -22,14 +22,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sciddm
-from sciddm import fit, recipe, train
+from sciddm import fit, objective, recipe, train
 from sciddm.basis import Cosine
 from sciddm.calibrate import Scaled
 from sciddm.checkpoint import SafeCheckpoints, checkpoints, newest, step_of
 from sciddm.config import Train
 from sciddm.covariance import LowRank, Matern, Spectral, White
 from sciddm.data import split
-from sciddm.data.codec import Grid, Normaliser
+from sciddm.data.codec import Grid, Normaliser, encoded
 from sciddm.denoise import Context, CrossFitted, Gaussian, Preconditioned, denoising_loss
 from sciddm.errors import InputError, RunError
 from sciddm.model import Model
@@ -106,7 +106,7 @@ def die() -> None:
 
 def in_a_step(step: int) -> None:
     """Kill in the forward pass of ``step``, half-way between two checkpoints."""
-    loss = train.denoising_loss
+    loss = objective.denoising_loss
 
     def last_loss(*args: object, **options: object) -> Tensor:
         count[0] += 1
@@ -115,7 +115,7 @@ def in_a_step(step: int) -> None:
         return loss(*args, **options)  # type: ignore[arg-type]
 
     count = [0]
-    train.denoising_loss = last_loss  # type: ignore[assignment]
+    objective.denoising_loss = last_loss  # type: ignore[assignment]
 
 
 def in_a_write(name: str) -> None:
@@ -196,13 +196,13 @@ def stored(path: Path) -> dict[str, Tensor]:
 def test_the_best_average_is_what_is_returned(darcy: xr.Dataset, whole: tuple[Path, Model]) -> None:
     place, model = whole
     losses = [float(str(v["validation"])) for v in logged(place / "run")]
-    held = train.encoded(split.select(darcy, "validation"), model.codec, "sample")
+    held = encoded(split.select(darcy, "validation"), model.codec, "sample")
     denoiser = model.sampler.denoiser
     start = untrained(darcy).sampler.denoiser
     assert isinstance(denoiser, Preconditioned) and isinstance(start, Preconditioned)
     with torch.no_grad():
-        now = float(train.validation_losses(denoiser, held, None)[1].mean())
-        before = float(train.validation_losses(start, held, None)[1].mean())
+        now = float(objective.validation_losses(denoiser, held, None)[1].mean())
+        before = float(objective.validation_losses(start, held, None)[1].mean())
     assert now == min(losses) < before
     assert model.notes["training"]["validation_loss"] == round(now, 5)
     assert not any(p.requires_grad for p in denoiser.parameters())
@@ -245,7 +245,7 @@ def test_validation_chooses_the_weights_and_patience_stops(
         seen.append({k: v.clone() for k, v in denoiser.state_dict().items()})
         return torch.zeros(1), torch.tensor([SCRIPT[len(seen) - 1]])
 
-    monkeypatch.setattr(train, "validation_losses", scripted)
+    monkeypatch.setattr(objective, "validation_losses", scripted)
     numbers = replace(NUMBERS, steps=16, validation_every=2, patience=patience)
     model = train.fit(untrained(darcy), darcy, numbers)
     steps = [v["step"] for v in logged(here / "run")]
@@ -259,13 +259,13 @@ def test_the_average_is_the_exponential_one_of_the_weights(
 ) -> None:
     """It begins at the weights after the first step, as `AveragedModel` does."""
     path: list[Tensor] = []
-    settle = train.Learner.settle
+    settle = train.Loop.settle
 
-    def watched(self: train.Learner, step: int) -> None:
-        path.append(self.denoiser.backbone.lift.weight.detach().clone())
+    def watched(self: train.Loop, step: int) -> None:
+        path.append(self.module.backbone.lift.weight.detach().clone())
         settle(self, step)
 
-    monkeypatch.setattr(train.Learner, "settle", watched)
+    monkeypatch.setattr(train.Loop, "settle", watched)
     numbers = replace(NUMBERS, steps=4, warmup=0, validation_every=4, ema=0.75)
     model = train.fit(untrained(darcy), darcy, numbers)
     mean = path[0]
@@ -279,17 +279,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(
     darcy: xr.Dataset, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = replace(NUMBERS, steps=20, checkpoint_every=4, learning_rate=1e-3)
-    loss, calls = train.denoising_loss, [0]
+    loss, calls = objective.denoising_loss, [0]
 
     def poisoned(*args: object, **options: object) -> Tensor:
         calls[0] += 1
         value: Tensor = loss(*args, **options)  # type: ignore[arg-type]
         return value * torch.nan if calls[0] > 18 else value
 
-    monkeypatch.setattr(train, "denoising_loss", poisoned)
+    monkeypatch.setattr(objective, "denoising_loss", poisoned)
     with pytest.raises(RunError, match="not finite at step 6"):  # 12 calls were a validation's
         train.fit(untrained(darcy), darcy, numbers)
-    monkeypatch.setattr(train, "denoising_loss", loss)
+    monkeypatch.setattr(objective, "denoising_loss", loss)
     assert [step_of(p) for p in checkpoints("run")] == [4]
     assert all(bool(torch.isfinite(v).all()) for v in stored(here / "run" / "step=4.ckpt").values()
                if v.is_floating_point() and v.numel() > 1)  # fmt: skip
@@ -422,7 +422,7 @@ def test_an_interrupt_is_an_interrupt(
     before = signal.signal(signal.SIGINT, handler)  # a run in the background may ignore it
     try:
         monkeypatch.setattr(
-            train, "denoising_loss", lambda *a, **k: signal.raise_signal(signal.SIGINT)
+            objective, "denoising_loss", lambda *a, **k: signal.raise_signal(signal.SIGINT)
         )
         with pytest.raises(KeyboardInterrupt):
             train.fit(untrained(darcy), darcy, SHORT)
@@ -434,7 +434,7 @@ def test_an_interrupt_is_an_interrupt(
 def cross_fitted(ds: xr.Dataset) -> Model:
     """Three blocks of eight fields, each with a base that was fitted without it."""
     codec = Normaliser.fit(split.select(ds, "train"), ("solution",), "sample")
-    x = train.encoded(split.select(ds, "train"), codec, "sample")
+    x = encoded(split.select(ds, "train"), codec, "sample")
     process, zero = VE(clock=LogLinear(0.02, 50.0)), torch.zeros(())
     edges = [0, 8, 16, 24]
     parts = [
@@ -454,12 +454,12 @@ def test_in_training_each_row_is_denoised_by_the_part_that_did_not_see_it(
 ) -> None:
     """From the store to the base: the rows of a batch, their index, and the base they meet."""
     model = cross_fitted(darcy)
-    source = train.Source(darcy, model.codec, "sample", NUMBERS)
+    source = objective.Denoising(model, darcy, NUMBERS)
     denoiser = model.sampler.denoiser
     assert isinstance(denoiser, Preconditioned) and isinstance(denoiser.base, CrossFitted)
     met: set[int] = set()
     for step in range(3):
-        x, context = source.at(step, 0, 1)
+        x, context = source.batch(step, 0, 1)
         assert context.index is not None
         rows = split.select(darcy, "train").isel(sample=context.index.numpy())
         assert torch.equal(x, model.codec.encode({"solution": rows["solution"].values}))
@@ -496,23 +496,23 @@ def test_a_trained_model_holds_the_whole_base_alone(darcy: xr.Dataset, here: Pat
 
 def test_random_amplitudes_scale_each_field_by_itself() -> None:
     x = torch.ones(4000, 1, 2, 2)
-    assert train.rescaled(x, replace(NUMBERS, amplitude=0.0), 3, 0) is x
-    y = train.rescaled(x, replace(NUMBERS, amplitude=0.3), 3, 0)
+    assert objective.rescaled(x, replace(NUMBERS, amplitude=0.0), 3, 0) is x
+    y = objective.rescaled(x, replace(NUMBERS, amplitude=0.3), 3, 0)
     assert torch.equal(y, y[:, :, :1, :1].expand_as(y))
     log = y[:, 0, 0, 0].log()
     assert abs(float(log.std()) - 0.3) < 5 * 0.3 / math.sqrt(2 * 4000)
     assert abs(float(log.mean())) < 5 * 0.3 / math.sqrt(4000)
-    assert torch.equal(y, train.rescaled(x, replace(NUMBERS, amplitude=0.3), 3, 0))
-    assert not torch.equal(y, train.rescaled(x, replace(NUMBERS, amplitude=0.3), 4, 0))
+    assert torch.equal(y, objective.rescaled(x, replace(NUMBERS, amplitude=0.3), 3, 0))
+    assert not torch.equal(y, objective.rescaled(x, replace(NUMBERS, amplitude=0.3), 4, 0))
 
 
 def test_the_first_steps_see_block_means() -> None:
     x = torch.randn(2, 1, 8, 8, generator=torch.manual_seed(0))
     numbers = replace(NUMBERS, coarse_steps=10, coarse=2)
-    first = train.coarsened(x, numbers, 9)
+    first = objective.coarsened(x, numbers, 9)
     assert first.shape == (2, 1, 4, 4)
     assert torch.allclose(first[:, :, 1, 3], x[:, :, 2:4, 6:8].mean((2, 3)))
-    assert train.coarsened(x, numbers, 10) is x and train.coarsened(x, NUMBERS, 0) is x
+    assert objective.coarsened(x, numbers, 10) is x and objective.coarsened(x, NUMBERS, 0) is x
 
 
 def test_coarse_steps_teach_what_the_fine_grid_needs(here: Path) -> None:
@@ -530,7 +530,7 @@ def test_coarse_steps_teach_what_the_fine_grid_needs(here: Path) -> None:
     numbers = replace(NUMBERS, steps=150, warmup=10, coarse_steps=150, validation_every=25)
     held = codec.encode({"coefficient": split.select(ds, "validation")["coefficient"].values})
     with torch.no_grad():
-        before = float(train.validation_losses(denoiser, held, None)[1].mean())
+        before = float(objective.validation_losses(denoiser, held, None)[1].mean())
     train.fit(model, ds, numbers)
     after = [float(line["validation"]) for line in logged(here / "run")]  # type: ignore[arg-type]
     assert after[-1] < 0.92 * before
@@ -554,12 +554,12 @@ def test_coarse_steps_are_refused_where_the_grid_is_tied(darcy: xr.Dataset, here
 def test_noise_levels_are_stratified_and_normal_in_log_kappa() -> None:
     denoiser = Preconditioned(SpectralOperator(1, 1, (2, 2), 4, 1), VE(clock=LogLinear(1e-8, 1e8)))
     numbers = replace(NUMBERS, noise_mean=-0.4, noise_std=1.7)
-    t = train.noise_times(denoiser, numbers, 512, 5)
+    t = objective.noise_times(denoiser, numbers, 512, 5)
     log = denoiser.process.kappa(t).log().sort().values
     share = 0.5 * (1 + torch.erf((log + 0.4) / 1.7 / math.sqrt(2)))
     # one level in every 512th of the law
     assert torch.equal((share * 512).floor(), torch.arange(512.0, dtype=torch.float64))
-    assert not torch.equal(t, train.noise_times(denoiser, numbers, 512, 6))
+    assert not torch.equal(t, objective.noise_times(denoiser, numbers, 512, 6))
 
 
 def test_masked_points_do_not_count_in_the_loss() -> None:
@@ -568,7 +568,7 @@ def test_masked_points_do_not_count_in_the_loss() -> None:
     axis = np.arange(4.0)
     grid = Grid(("y", "x"), {"y": axis, "x": axis})
     codec = Normaliser(grid, ("a",), {}, np.zeros((1, 1, 1)), np.ones(1), valid)
-    weight = train.measure(codec)
+    weight = objective.measure(codec)
     assert weight is not None
     # an untrained network answers zero, so what is on land reaches only its own points
     denoiser = Preconditioned(SpectralOperator(1, 1, (2, 2), 4, 1), VE())

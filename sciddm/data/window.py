@@ -80,7 +80,7 @@ class Batches:
         self._dim, self._batch, self._seed, self._length = dim, batch, seed, length
         self._mix, self._rank, self._world, self._bytes = mix, rank, world, cache_bytes
         self._edges = _edges(self._ds, dim)
-        self._starts = _starts(self._ds, dim, length)
+        self._starts = starts(self._ds, dim, length)
         self._cache: OrderedDict[int, Chunk] = OrderedDict()
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, self._starts)
         if len(self) < 1:
@@ -204,7 +204,7 @@ def _edges(ds: xr.Dataset, dim: str) -> npt.NDArray[np.int64]:
     return np.append(np.maximum(begin, 0), n)
 
 
-def _starts(ds: xr.Dataset, dim: str, length: int) -> npt.NDArray[np.int64]:
+def starts(ds: xr.Dataset, dim: str, length: int) -> npt.NDArray[np.int64]:
     """The first sample of every window that crosses no missing step."""
     n = ds.sizes[dim]
     starts = np.arange(max(0, n - length + 1), dtype=np.int64)

@@ -102,9 +102,11 @@ class Learner(Forecaster):
     """A forecaster with weights that `sciddm.train` fits on films.
 
     window : frames of a training film, the past included.
+    stages : shares of the training at which another loss begins, for methods that learn in stages.
     """
 
     window: int = 2
+    stages: tuple[float, ...] = ()
 
     @abstractmethod
     def loss(self, film: Tensor, context: Context, rng: Streams, share: float) -> Tensor:
