@@ -340,6 +340,31 @@ def check_time(coord: xr.DataArray) -> tuple[int, ...]:
         InputError: numbers or text in place of dates, NaT, repeats, falling times, or a frequency
             that changes; each with the first place.
     """
+    check_dates(coord)
+    name, values = coord.name, coord.values
+    step = seconds(values)
+    if not step.size:
+        return ()
+    usual = float(np.sort(step)[(step.size - 1) // 2])
+    long = step > 1.5 * usual
+    if (step < 0.5 * usual).any() or long.mean() > 0.1:
+        odd = (step < 0.5 * usual) if (step < 0.5 * usual).any() else long
+        first = int(np.argmax(odd)) + 1
+        raise InputError(
+            f"{name!r} changes its frequency at index {first} ({values[first]}): a step of "
+            f"{step[first - 1]:g} s where {usual:g} s is usual; expected one frequency: "
+            f"ds.resample({name}=...)."
+        )
+    return tuple(int(i) + 1 for i in np.flatnonzero(long))
+
+
+def check_dates(coord: xr.DataArray) -> None:
+    """A time axis must hold decoded dates that rise, without repeats.
+
+    Raises:
+        InputError: numbers or text in place of dates, NaT, repeats or falling times; each with the
+            first place.
+    """
     name, values = coord.name, coord.values
     if values.dtype.kind not in "MO" or not (values.dtype.kind == "M" or is_model_date(values)):
         units = f" with units {coord.attrs['units']!r}" if "units" in coord.attrs else ""
@@ -356,8 +381,6 @@ def check_time(coord: xr.DataArray) -> tuple[int, ...]:
             f"ds.sel({name}=ds[{name!r}].notnull())."
         )
     step = seconds(values)
-    if not step.size:
-        return ()
     if (step < 0).any():
         first = int(np.argmax(step < 0)) + 1
         raise InputError(
@@ -370,14 +393,3 @@ def check_time(coord: xr.DataArray) -> tuple[int, ...]:
             f"{name!r} holds {values[first]} twice ({int((step == 0).sum())} repeats in all); "
             f"expected distinct times: ds.drop_duplicates({name!r}), once you know which to keep."
         )
-    usual = float(np.sort(step)[(step.size - 1) // 2])
-    long = step > 1.5 * usual
-    if (step < 0.5 * usual).any() or long.mean() > 0.1:
-        odd = (step < 0.5 * usual) if (step < 0.5 * usual).any() else long
-        first = int(np.argmax(odd)) + 1
-        raise InputError(
-            f"{name!r} changes its frequency at index {first} ({values[first]}): a step of "
-            f"{step[first - 1]:g} s where {usual:g} s is usual; expected one frequency: "
-            f"ds.resample({name}=...)."
-        )
-    return tuple(int(i) + 1 for i in np.flatnonzero(long))
