@@ -34,9 +34,7 @@ def encode(ds: xr.Dataset, codec: Codec) -> Tensor:
     lead = [str(d) for d in ds[names[0]].dims if d not in codec.grid.dims]
     order = (*lead, *codec.grid.dims)
     arrays = {n: ds[n].transpose(*order).values for n in names}
-    return _film(
-        {n: v.reshape(-1, *v.shape[2:]) for n, v in arrays.items()}, codec, len(ds[lead[0]])
-    )
+    return _film(arrays, codec)
 
 
 def _film(arrays: dict[str, np.ndarray], codec: Codec) -> Tensor:
