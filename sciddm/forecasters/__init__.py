@@ -7,6 +7,8 @@ word                what it is
 `Learner`           one with weights, and the loss that they are fitted by
 `Boundary`          values that are known in every frame
 `Autoregressive`    each next frame or block: a diffusion of what the mean leaves (the default)
+`Scored`            one evaluation a frame, trained on the fair CRPS of its own members
+`Refine`            PDE-Refiner: a prediction, refined at ever smaller amplitudes
 `LinearGaussian`    the linear Gaussian law: exact, or fitted by `linear_inverse`
 `Mean`              what is expected next: `Persistence`, `Damped`, `Linear`
 ==================  ================================================================================
@@ -16,6 +18,8 @@ from sciddm.forecasters.autoregressive import Autoregressive
 from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
 from sciddm.forecasters.linear import LinearGaussian, linear_inverse
 from sciddm.forecasters.mean import Damped, Linear, Mean, Persistence
+from sciddm.forecasters.refine import Refine
+from sciddm.forecasters.scored import Scored
 
 __all__ = [
     "Autoregressive",
@@ -27,6 +31,8 @@ __all__ = [
     "LinearGaussian",
     "Mean",
     "Persistence",
+    "Refine",
+    "Scored",
     "conditions",
     "linear_inverse",
 ]
