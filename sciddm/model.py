@@ -130,6 +130,8 @@ CLASSES: dict[str, type] = {
         DWT,
         Framed,
         forecasters.Boundary,
+        forecasters.Rolling,
+        forecasters.Emphasis,
         forecasters.Scored,
         forecasters.Refine,
         forecasters.Autoregressive,

@@ -7,6 +7,7 @@ word                what it is
 `Learner`           one with weights, and the loss that they are fitted by
 `Boundary`          values that are known in every frame
 `Autoregressive`    each next frame or block: a diffusion of what the mean leaves (the default)
+`Rolling`           a window of frames, the deeper in noise the further ahead, that rolls on
 `Scored`            one evaluation a frame, trained on the fair CRPS of its own members
 `Refine`            PDE-Refiner: a prediction, refined at ever smaller amplitudes
 `LinearGaussian`    the linear Gaussian law: exact, or fitted by `linear_inverse`
@@ -19,12 +20,14 @@ from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
 from sciddm.forecasters.linear import LinearGaussian, linear_inverse
 from sciddm.forecasters.mean import Damped, Linear, Mean, Persistence
 from sciddm.forecasters.refine import Refine
+from sciddm.forecasters.rolling import Emphasis, Rolling
 from sciddm.forecasters.scored import Scored
 
 __all__ = [
     "Autoregressive",
     "Boundary",
     "Damped",
+    "Emphasis",
     "Forecaster",
     "Learner",
     "Linear",
@@ -32,6 +35,7 @@ __all__ = [
     "Mean",
     "Persistence",
     "Refine",
+    "Rolling",
     "Scored",
     "conditions",
     "linear_inverse",

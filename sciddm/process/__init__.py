@@ -38,7 +38,14 @@ from __future__ import annotations
 from sciddm.process.anchored import Bridge, Drifting, Interpolant, MeanReverting
 from sciddm.process.base import OneClock, Process, shift
 from sciddm.process.clocked import Capped, Clocked
-from sciddm.process.clocks import Clock, CosineAlpha, LinearBeta, LinearSigma, LogLinear
+from sciddm.process.clocks import (
+    Clock,
+    CosineAlpha,
+    EvenPower,
+    LinearBeta,
+    LinearSigma,
+    LogLinear,
+)
 from sciddm.process.plain import VE, VP, Flow, SubVP
 
 __all__ = [
@@ -50,6 +57,7 @@ __all__ = [
     "Clocked",
     "CosineAlpha",
     "Drifting",
+    "EvenPower",
     "Flow",
     "Interpolant",
     "LinearBeta",

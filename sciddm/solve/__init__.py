@@ -11,6 +11,7 @@ from sciddm.solve.forms import (
     InLogKappa,
     InTime,
     NoiseForm,
+    RotationForm,
     StraightForm,
     Variable,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "Power",
     "Restart",
     "Rho",
+    "RotationForm",
     "Sampler",
     "Singlestep",
     "Solver",

@@ -14,10 +14,12 @@ form                M                   q                               g
 `DataForm`          kappa               x_hat                           1 / kappa^2
 `NoiseForm`         1                   (x_hat - u) / kappa = -z_hat    1
 `StraightForm`      1 + kappa           x_hat - z_hat                   1 / (1 + kappa)^2
+`RotationForm`      (1 + kappa^2)^.5    sigma x_hat - alpha z_hat       1 / (1 + kappa^2)
 `GaussianForm`      (P + kappa^2 C)^.5  M (x_hat - base(x_t)) / kappa   1 / (P + kappa^2 C)
 ==================  ==================  ==============================  ==========================
 
-The last is per eigendirection of a Gaussian base N(mu, P): its own flow is exact in one step, and
+The fourth, said for alpha = cos and sigma = sin, is exact for data of the law of the noise. The
+last is per eigendirection of a Gaussian base N(mu, P): its own flow is exact in one step, and
 the network's correction to it is integrated. Zero and infinite P give the first and the second.
 
 References
@@ -207,6 +209,26 @@ class StraightForm(ScalarForm):
         return (1 + kappa) ** -2
 
 
+@dataclass(frozen=True)
+class RotationForm(ScalarForm):
+    """The velocity on the circle alpha = cos, sigma = sin, for any process: the part of the answer
+    that data N(0, C) do not have, for which a step of any length is exact."""
+
+    def value(
+        self, process: Process, x: Tensor, x_hat: Tensor, t: Tensor, anchor: Tensor | None
+    ) -> Tensor:
+        kappa = process.kappa(t)
+        alpha = torch.rsqrt(1 + kappa**2)
+        z_hat = process.residual(x, x_hat, t, anchor)
+        return (kappa * alpha).to(x) * x_hat - alpha.to(x) * z_hat
+
+    def scale(self, kappa: Tensor) -> Tensor:
+        return torch.sqrt(1 + kappa**2)
+
+    def weight(self, kappa: Tensor) -> Tensor:
+        return 1 / (1 + kappa**2)
+
+
 @dataclass(frozen=True, eq=False)
 class GaussianForm(Form):
     """The correction to a Gaussian base, whose own flow is exact: DPM-Solver-v3.
@@ -256,7 +278,7 @@ def check_form(form: Form, process: Process, times: Tensor) -> None:
     if isinstance(form, GaussianForm) and process.kappa(times[0]).numel() > 1:
         raise InputError(
             "Got a process with a clock per cell for a GaussianForm; its flow needs one noise "
-            "level. Use NoiseForm, DataForm or StraightForm."
+            "level. Use NoiseForm, DataForm, StraightForm or RotationForm."
         )
 
 
