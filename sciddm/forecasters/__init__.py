@@ -10,6 +10,8 @@ word                what it is
 `Rolling`           a window of frames, the deeper in noise the further ahead, that rolls on
 `Scored`            one evaluation a frame, trained on the fair CRPS of its own members
 `Refine`            PDE-Refiner: a prediction, refined at ever smaller amplitudes
+`Film`              a prior over films, given its first frames and what is seen along the way
+`Composed`          a denoiser of long films from one of short ones
 `LinearGaussian`    the linear Gaussian law: exact, or fitted by `linear_inverse`
 `Mean`              what is expected next: `Persistence`, `Damped`, `Linear`
 ==================  ================================================================================
@@ -17,6 +19,8 @@ word                what it is
 
 from sciddm.forecasters.autoregressive import Autoregressive
 from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
+from sciddm.forecasters.composed import Composed
+from sciddm.forecasters.film import Assimilated, Film
 from sciddm.forecasters.linear import LinearGaussian, linear_inverse
 from sciddm.forecasters.mean import Damped, Linear, Mean, Persistence
 from sciddm.forecasters.refine import Refine
@@ -24,10 +28,13 @@ from sciddm.forecasters.rolling import Emphasis, Rolling
 from sciddm.forecasters.scored import Scored
 
 __all__ = [
+    "Assimilated",
     "Autoregressive",
     "Boundary",
+    "Composed",
     "Damped",
     "Emphasis",
+    "Film",
     "Forecaster",
     "Learner",
     "Linear",

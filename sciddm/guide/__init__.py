@@ -11,6 +11,7 @@ from sciddm.guide.free import Blind, ClassifierFree
 from sciddm.guide.kriged import Matheron, RandomisedMode
 from sciddm.guide.mmps import MMPS
 from sciddm.guide.moments import Conditioned, linear_posterior
+from sciddm.guide.pinned import Pinned
 from sciddm.guide.probability import EventProbability, event_probability
 from sciddm.guide.project import HardProjection, ReSample
 from sciddm.guide.pseudo import PiGDM, PiGDMLoop
@@ -39,6 +40,7 @@ __all__ = [
     "Matheron",
     "PiGDM",
     "PiGDMLoop",
+    "Pinned",
     "PriorFit",
     "REDDiff",
     "RandomisedMode",
