@@ -9,10 +9,13 @@ word                what it is
 `Autoregressive`    each next frame or block: a diffusion of what the mean leaves (the default)
 `Rolling`           a window of frames, the deeper in noise the further ahead, that rolls on
 `Scored`            one evaluation a frame, trained on the fair CRPS of its own members
+`DYffusion`         blocks of frames by cold sampling over physical time, any real lead
 `Refine`            PDE-Refiner: a prediction, refined at ever smaller amplitudes
 `Film`              a prior over films, given its first frames and what is seen along the way
 `Composed`          a denoiser of long films from one of short ones
 `LinearGaussian`    the linear Gaussian law: exact, or fitted by `linear_inverse`
+`Dropout`           a network with dropout left on, one mask a member
+`Perturbed`         any forecaster from perturbed beginnings
 `Mean`              what is expected next: `Persistence`, `Damped`, `Linear`
 ==================  ================================================================================
 """
@@ -20,9 +23,12 @@ word                what it is
 from sciddm.forecasters.autoregressive import Autoregressive
 from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
 from sciddm.forecasters.composed import Composed
+from sciddm.forecasters.dropout import Dropout
+from sciddm.forecasters.dyffusion import DYffusion
 from sciddm.forecasters.film import Assimilated, Film
 from sciddm.forecasters.linear import LinearGaussian, linear_inverse
 from sciddm.forecasters.mean import Damped, Linear, Mean, Persistence
+from sciddm.forecasters.perturbed import Perturbed
 from sciddm.forecasters.refine import Refine
 from sciddm.forecasters.rolling import Emphasis, Rolling
 from sciddm.forecasters.scored import Scored
@@ -32,7 +38,9 @@ __all__ = [
     "Autoregressive",
     "Boundary",
     "Composed",
+    "DYffusion",
     "Damped",
+    "Dropout",
     "Emphasis",
     "Film",
     "Forecaster",
@@ -41,6 +49,7 @@ __all__ = [
     "LinearGaussian",
     "Mean",
     "Persistence",
+    "Perturbed",
     "Refine",
     "Rolling",
     "Scored",

@@ -1,8 +1,10 @@
 """Backbones behind ``forward(x, log_kappa, context)``."""
 
+from sciddm.nn.dropout import Dropped
 from sciddm.nn.film import FilmNet
 from sciddm.nn.operator import FNO, UNO
 from sciddm.nn.spectral import SpectralOperator
+from sciddm.nn.subbands import Subbands
 from sciddm.nn.unet import UNet
 
-__all__ = ["FNO", "UNO", "FilmNet", "SpectralOperator", "UNet"]
+__all__ = ["FNO", "UNO", "Dropped", "FilmNet", "SpectralOperator", "Subbands", "UNet"]
