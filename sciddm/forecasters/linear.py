@@ -191,9 +191,7 @@ class LinearGaussian(Forecaster):
         """Cov(z) of the law at rest: (R, R), float64. Raises `InputError` where it has none."""
         f, rank = self._companion(), len(self.modes)
         if not self.radius < 1:
-            raise InputError(
-                f"Got a growing mode, of {self.radius:g} a frame; it is never at rest."
-            )
+            raise InputError(f"Got a mode that grows by {self.radius:g} a frame; expected decay.")
         total = self._companion_noise()
         while float(f.abs().max()) > 1e-12:  # doubling: the sum over 2^k frames
             total = total + f @ total @ f.T
