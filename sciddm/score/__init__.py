@@ -3,11 +3,13 @@
     import sciddm as sd
     sd.score.crps(ens, truth)                     # fair CRPS, averaged over everything
     sd.score.crps(ens, truth, over=("y", "x"))    # one number a case
+    sd.score.by_lead(forecast, record)            # every score of a forecast along its leads
 
 ``ens`` has a dim ``member``, ``truth`` has none; both are DataArrays or both Datasets. They are
 matched by coordinate value, averages are weighted by cell area, gaps must be alike.
 """
 
+from sciddm.score.bootstrap import bootstrap
 from sciddm.score.c2st import c2st
 from sciddm.score.calibration import (
     chi_square,
@@ -19,17 +21,27 @@ from sciddm.score.calibration import (
     spread_skill,
     tarp,
 )
+from sciddm.score.lead import by_lead
 from sciddm.score.pointwise import bias, mae, relative_error, rmse
 from sciddm.score.probabilistic import brier, crps, energy_score, gaussian_crps
+from sciddm.score.reliability import reliability
+from sciddm.score.skill import acc, correlation, time_to_decorrelation
 from sciddm.score.spectrum import log_spectral_distance, power_spectrum
+from sciddm.score.valid import at_leads, valid_time
+from sciddm.score.variogram import variogram_score
 from sciddm.score.weights import cell_weights
 
 __all__ = [
+    "acc",
+    "at_leads",
     "bias",
+    "bootstrap",
     "brier",
+    "by_lead",
     "c2st",
     "cell_weights",
     "chi_square",
+    "correlation",
     "coverage",
     "crps",
     "energy_score",
@@ -40,9 +52,13 @@ __all__ = [
     "power_spectrum",
     "rank_histogram",
     "relative_error",
+    "reliability",
     "rmse",
     "sbc",
     "spread",
     "spread_skill",
     "tarp",
+    "time_to_decorrelation",
+    "valid_time",
+    "variogram_score",
 ]

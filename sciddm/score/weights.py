@@ -3,7 +3,8 @@
 A score of a field is an average over cells, and a cell counts by its area. On a latitude axis
 with cell edges ``phi_j`` the area of row ``j`` is proportional to ``sin(phi_{j+1}) - sin(phi_j)``
 (exact on the sphere, unlike ``cos(phi_j)``, which differs at the poles and on coarse grids).
-Without a one-dimensional latitude axis all cells count alike, and the result says so.
+A coordinate with the CF standard name ``cell_area`` is taken as it is, on any grid. Without one,
+and without a one-dimensional latitude axis, all cells count alike, and the result says so.
 
 Before anything is averaged the two fields are matched by coordinate *value*: the same points in
 another order are put in order, different points are an error (never an outer join), and gaps must
@@ -36,12 +37,16 @@ def cell_weights(obj: xr.DataArray | xr.Dataset) -> xr.DataArray:
         obj: Anything labelled. Its latitude is found by CF attributes, then by name.
 
     Returns:
-        A 1-D array along latitude, or a scalar 1 where area cannot be told (no latitude,
-        curvilinear latitude, scattered points). ``attrs["weights"]`` says which.
+        The areas that are given, a 1-D array along latitude, or a scalar 1 where area cannot be
+        told (no latitude, curvilinear latitude, scattered points). ``attrs["weights"]`` says which.
 
     Raises:
         InputError: Latitude is not strictly monotonic or leaves [-90, 90].
     """
+    for name, area in obj.coords.items():
+        if area.attrs.get("standard_name") == "cell_area" and area.notnull().all():
+            bare = area.astype(np.float64).drop_vars(list(area.coords))
+            return (bare / float(bare.mean())).assign_attrs(weights=f"cell area {name!r}")
     name = find(obj, "latitude")
     if name is None or name not in obj.coords:
         return _uniform("uniform: there is no latitude coordinate")
