@@ -1,4 +1,4 @@
-r"""Fitting a Gaussian law to fields: EOFs with shrinkage and localisation, and spectra.
+r"""Fitting a Gaussian law to fields and films: EOFs with shrinkage and localisation, spectra.
 
 References
 ----------
@@ -22,6 +22,7 @@ from sciddm.errors import InputError
 from sciddm.guide import linear_posterior
 from sciddm.observe import Observation, Points
 from sciddm.process import VE
+from sciddm.spacetime import SpaceTime, longer, windows
 
 
 def eof(x: Tensor, modes: int, shrinkage: float = 0.0) -> LowRank:
@@ -204,6 +205,32 @@ def regularised(
     close = [f for f in found if within_one_error(f[0] - best)]
     _, law, choice = max(close, key=lambda f: (f[2]["shrinkage"], -float(f[0].mean())))
     return law, choice
+
+
+def film_law(
+    x: Tensor, held: Tensor, frames: int, basis: Basis, depths: tuple[int, ...] = (1, 2, 3, 4, 6)
+) -> tuple[SpaceTime, dict[str, float]]:
+    """The law of films of ``frames`` frames that is stationary in space and time, fitted to films
+    ``x`` (N, C, T, *grid) of mean 0.
+
+    The windows it is made from (`spacetime.windows`), whether patterns travel and the shrinkage are
+    those of the best likelihood of the films ``held``, the plainest within one standard error of
+    it. Returns the law and the choice.
+    """
+    longest = min(x.shape[2], held.shape[2], frames)
+    found = []
+    for depth in (d for d in depths if d <= longest):
+        for travelling in (False, True):
+            for shrinkage in (0.0, 1e-4, 1e-3, 1e-2):
+                law = windows(x, depth, basis, travelling=travelling, shrinkage=shrinkage)
+                score = -longer(law, longest).log_prob(held[:, :, :longest])
+                choice = (float(depth), float(travelling), -shrinkage)
+                found.append((choice, score, law))
+    best = min((score for _, score, _ in found), key=lambda v: float(v.mean()))
+    close = [f for f in found if within_one_error(f[1] - best)]
+    choice, _, law = min(close, key=lambda f: f[0])
+    names = {"depth": choice[0], "travelling": choice[1], "shrinkage": -choice[2]}
+    return longer(law, frames), names
 
 
 def within_one_error(excess: Tensor, blocks: int = 6) -> bool:

@@ -69,10 +69,12 @@ class Composed(Denoiser):
         level = t
         if t.numel() > 1:
             level = t.repeat_interleave(len(starts), 0)
-        fields = context.fields
-        if fields is not None:
-            fields = parts(fields.expand(len(x_t), *fields.shape[1:]))
-        seen = Context(fields=fields)
+        fields, forcings = context.fields, context.forcings
+        if fields is not None and len(fields) > 1:
+            fields = fields.repeat_interleave(len(starts), 0)
+        if forcings is not None:
+            forcings = parts(forcings.expand(len(x_t), *forcings.shape[1:]))
+        seen = Context(fields=fields, forcings=forcings)
         local = self.window(u, level, seen)
         if self.base is not None:
             local = local - self.base(u, level, seen)

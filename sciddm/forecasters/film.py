@@ -127,8 +127,8 @@ class Film(Learner):
         low, high = process.clock.ends()
         kappa = (self.noise_mean + self.noise_std * white).exp().clamp(low, high)
         t = process.clock.time(kappa).clamp(0, 1).view(-1, *[1] * (film.ndim - 1))
-        beside = Context(fields=on_film(context, 0, film), index=context.index)
-        return denoising_loss(self.denoiser, film, t, beside, rng=rng.at("noise"))
+        known = beside(context, 0, film.shape[2])
+        return denoising_loss(self.denoiser, film, t, known, rng=rng.at("noise"))
 
     def drawn(self, seen: Observation | None, frames: int) -> Drawn:
         """Draws of the next ``frames`` frames given the past and ``seen``."""
@@ -180,10 +180,10 @@ class Drawn:
         blank = recent.new_zeros(*recent.shape[:2], self.count, *recent.shape[3:])
         assert context.past is not None
         start = context.past.shape[2] + first - 1 - self.film.history
-        beside = Context(past=recent, fields=on_film(context, start, blank))
+        known = replace(beside(context, start, self.count), past=recent)
         denoiser = self._denoiser or self._by_rows(recent)
         sampler = replace(self.sampler, denoiser=denoiser)
-        x = sampler(blank.shape, beside, rng)
+        x = sampler(blank.shape, known, rng)
         last = sampler.times[-1]
         if isinstance(denoiser, Pinned):
             x = x + denoiser.fluctuation(last, x, rng.at("finish"))
@@ -225,15 +225,11 @@ class Assimilated(Forecaster):
             yield self.imposed(frame, context)
 
 
-def on_film(context: Context, first: int, film: Tensor) -> Tensor | None:
-    """Static fields and forcings as channels of ``film`` (B, C, T, *grid), from frame ``first`` of
-    the forcings; beyond their end the last is repeated."""
-    frames, grid, parts = film.shape[2], film.shape[3:], []
-    if context.fields is not None:
-        still = context.fields.to(film)[:, :, None]
-        parts.append(still.expand(len(film), still.shape[1], frames, *grid))
-    if context.forcings is not None:
-        at = torch.arange(first, first + frames).clamp_max(context.forcings.shape[2] - 1)
-        known = context.forcings.to(film)[:, :, at]
-        parts.append(known.expand(len(film), known.shape[1], frames, *grid))
-    return torch.cat(parts, dim=1) if parts else None
+def beside(context: Context, first: int, frames: int) -> Context:
+    """What a network sees beside a film of ``frames`` frames: static fields, and the forcings from
+    number ``first`` on; beyond their end the last is repeated."""
+    known = context.forcings
+    if known is not None:
+        at = torch.arange(first, first + frames).clamp_max(known.shape[2] - 1)
+        known = known[:, :, at]
+    return Context(fields=context.fields, forcings=known, index=context.index)
