@@ -16,12 +16,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sciddm import ensemble, footprint, plot, score
+    from sciddm import ensemble, footprint, plot, rollout, score
     from sciddm.ensemble import Job
     from sciddm.equation import Residual, residual
     from sciddm.errors import InputError, RunError
-    from sciddm.facade import generate, krige, recover, refined
+    from sciddm.facade import forecast, generate, krige, recover, refined
     from sciddm.model import Model, load
+    from sciddm.outlook import Outlook
     from sciddm.probability import exceedance, log_prob
     from sciddm.task import Observed, Task, View
 
@@ -40,11 +41,13 @@ _HOME = {
     "Job": "ensemble",
     "Model": "model",
     "Observed": "task",
+    "Outlook": "outlook",
     "Residual": "equation",
     "RunError": "errors",
     "Task": "task",
     "View": "task",
     "exceedance": "probability",
+    "forecast": "facade",
     "generate": "facade",
     "krige": "facade",
     "load": "model",
@@ -53,13 +56,14 @@ _HOME = {
     "refined": "facade",
     "residual": "equation",
 }
-_MODULES = ("ensemble", "footprint", "plot", "score")
+_MODULES = ("ensemble", "footprint", "plot", "rollout", "score")
 
 __all__ = [
     "InputError",
     "Job",
     "Model",
     "Observed",
+    "Outlook",
     "Residual",
     "RunError",
     "Task",
@@ -67,6 +71,7 @@ __all__ = [
     "ensemble",
     "exceedance",
     "footprint",
+    "forecast",
     "generate",
     "krige",
     "load",
@@ -75,6 +80,7 @@ __all__ = [
     "recover",
     "refined",
     "residual",
+    "rollout",
     "score",
 ]
 

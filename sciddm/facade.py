@@ -1,20 +1,22 @@
-"""The verbs a user types: recover, krige, generate, refined."""
+"""The verbs a user types: recover, krige, generate, forecast, refined."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 import xarray as xr
 
-from sciddm import ensemble
+from sciddm import ensemble, rollout
 from sciddm.denoise import Context
 from sciddm.draws import InBlocks, Rule
 from sciddm.ensemble import Job, Progress
 from sciddm.errors import InputError
 from sciddm.evidence import Evidence
 from sciddm.model import Model
+from sciddm.outlook import Outlook
 from sciddm.random import Streams
 from sciddm.solve import Solver, refine
 
@@ -86,6 +88,42 @@ def generate(
 ) -> xr.Dataset:
     """Draw new fields from the model's prior. See `recover` for the parameters."""
     return ensemble.draw(Job(model, None, members, seed, None, sizes, steps, solver), progress)
+
+
+def forecast(
+    model: Model,
+    past: xr.Dataset | xr.DataArray,
+    *,
+    steps: int,
+    members: int = 64,
+    seed: int = 0,
+    start: Any = None,  # noqa: ANN401 (a date in any form, a number, or a list of them)
+    forcings: xr.Dataset | xr.DataArray | None = None,
+    progress: Progress = _quiet,
+) -> xr.Dataset:
+    """Draw what follows a past: an ensemble of p(next frames | past).
+
+    Parameters
+    ----------
+    model : one that forecasts, from `sciddm.load` or built by a recipe.
+    past : frames of the grid and in the units of the training data, with a time axis of any
+        calendar; it may reach beyond the start. Many films, as the model was trained on, are
+        forecast one by one.
+    steps : lead steps; how long one is says the model.
+    members : size of the ensemble; the first N members of a larger one are the same members.
+    start : the time to forecast from, such as "2019-03-24T12", or a list of them; None takes the
+        last time of ``past``.
+    forcings : what the model is told ahead (fields such as a sea surface), at the times of the past
+        and of the leads; None takes it from ``past``. The calendar is known anyway.
+
+    Returns a Dataset with dims ``init_time`` (for a list of starts; else a coordinate),
+    ``member``, ``lead_time`` and the grid's, and the coordinate ``valid_time``. ``lead_time`` is a
+    duration, or a number with ``units`` for leads in months or years. Its attributes name the
+    engine, its network evaluations a frame and member, and ``drift_mean`` and ``drift_variance``,
+    those of the last frames measured by the training data.
+    Raises `InputError` before any draw, and `RunError` for a member that diverged.
+    """
+    return rollout.draw(Outlook(model, past, steps, members, seed, start, forcings), progress)
 
 
 def refined(model: Model, *, steps: int, members: int = 512, seed: int = 0) -> Model:
