@@ -1,0 +1,29 @@
+"""Pictures of ensembles: labelled fields in, matplotlib figures out.
+
+    fig = plot.recovery(truth, posterior, sensors)
+    plot.save(fig, "recovery.png")
+
+Rules that hold in every picture: fields that are compared share one colour scale, drawn once;
+colours are perceptually uniform and safe for colour-blind readers (viridis, magma; lines also
+differ in dash); axes carry the names and units in the attrs; what is masked is grey. Figures are
+made without pyplot, so nothing global changes and nothing has to be closed.
+"""
+
+from sciddm.plot.curves import fan, learning_curves, rank_histogram, spectrum
+from sciddm.plot.maps import maps, recovery
+from sciddm.plot.style import DASHES, FIELD, LINES, SPREAD, STYLE, save
+
+__all__ = [
+    "DASHES",
+    "FIELD",
+    "LINES",
+    "SPREAD",
+    "STYLE",
+    "fan",
+    "learning_curves",
+    "maps",
+    "rank_histogram",
+    "recovery",
+    "save",
+    "spectrum",
+]
