@@ -170,12 +170,6 @@ class Outlook:
             given = forcing(told, template, times, needed, axis, dim)
         values = table.at(coord, given)
         assert values is not None  # it has channels
-        bad = ~np.isfinite(values).reshape(len(values), len(times), -1).all(axis=(0, 2))
-        if bad.any():
-            raise InputError(
-                f"The forcings are NaN or infinite at {said(times[int(bad.argmax())])}; expected "
-                "numbers wherever training had them."
-            )
         tensor = torch.from_numpy(np.ascontiguousarray(values))
         return on_grid(tensor[None], len(self.model.codec.grid.dims))[0], place
 

@@ -16,7 +16,8 @@ from sciddm.errors import InputError, nearest
 class Forcings:
     """Channels that a forecaster sees beside the frames, at the times of past and future alike.
 
-    day : sine and cosine of the hour of the day. year : of the day of the year.
+    day : sine and cosine of the hour of the day. year : of the share of the year that is gone, in
+        the calendar of the times.
     fields : forcing variables with a time axis, normalised, or None.
     static : (S, *grid) normalised fields that never change (land, height, a mask), or None;
         names : what they are.
@@ -37,8 +38,8 @@ class Forcings:
         """(K, T, *grid), or (K, T) where only the calendar is known, float32; None without any.
         ``given`` holds the forcing variables at ``times`` (T,).
 
-        Raises `InputError` for forcing variables that are missing or lack one of the times, and
-        for a calendar asked of times that are no dates.
+        Raises `InputError` for forcing variables that are missing, lack one of the times or are
+        NaN or infinite, and for a calendar asked of times that are no dates.
         """
         if not self.channels:
             return None
@@ -64,7 +65,8 @@ class Forcings:
         if self.day:
             parts.append(hour.values / 24)
         if self.year:
-            parts.append((times.dt.dayofyear.values - 1 + hour.values / 24) / 365.25)
+            gone = times.dt.dayofyear.values - 1 + hour.values / 24
+            parts.append(gone / times.dt.days_in_year.values)
         angle = 2 * np.pi * np.stack(parts)
         return np.stack([np.sin(angle), np.cos(angle)], 1).reshape(-1, len(times)).astype("f4")
 
@@ -88,5 +90,12 @@ class Forcings:
             )
         part = given.isel({dim: index})
         order = (dim, *self.fields.grid.dims)
-        x = self.fields.encode({n: part[n].transpose(*order).values for n in names})
-        return np.moveaxis(x.numpy(), 1, 0)
+        tensor = self.fields.encode({n: part[n].transpose(*order).values for n in names})
+        x = np.moveaxis(tensor.numpy(), 1, 0)
+        bad = ~np.isfinite(x).all(axis=(0, *range(2, x.ndim)))
+        if bad.any():
+            raise InputError(
+                f"The forcings {', '.join(names)} are NaN or infinite at "
+                f"{times.values[int(bad.argmax())]}; expected numbers wherever training had them."
+            )
+        return x
