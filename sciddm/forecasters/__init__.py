@@ -16,17 +16,21 @@ word                what it is
 `LinearGaussian`    the linear Gaussian law: exact, or fitted by `linear_inverse`
 `Dropout`           a network with dropout left on, one mask a member
 `Perturbed`         any forecaster from perturbed beginnings
+`Climatology`       frames of the training record of that hour or day; `Persistent`,
+                    `DampedAnomaly` beside it: baselines, with the `Cycle` that they know
 `Mean`              what is expected next: `Persistence`, `Damped`, `Linear`
 ==================  ================================================================================
 """
 
 from sciddm.forecasters.autoregressive import Autoregressive
 from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
+from sciddm.forecasters.baselines import Climatology, Cycle, DampedAnomaly, Persistent
 from sciddm.forecasters.composed import Composed
 from sciddm.forecasters.dropout import Dropout
 from sciddm.forecasters.dyffusion import DYffusion
 from sciddm.forecasters.film import Assimilated, Film
-from sciddm.forecasters.linear import LinearGaussian, linear_inverse
+from sciddm.forecasters.fitting import linear_inverse
+from sciddm.forecasters.linear import LinearGaussian
 from sciddm.forecasters.mean import Damped, Linear, Mean, Persistence
 from sciddm.forecasters.perturbed import Perturbed
 from sciddm.forecasters.refine import Refine
@@ -37,9 +41,12 @@ __all__ = [
     "Assimilated",
     "Autoregressive",
     "Boundary",
+    "Climatology",
     "Composed",
+    "Cycle",
     "DYffusion",
     "Damped",
+    "DampedAnomaly",
     "Dropout",
     "Emphasis",
     "Film",
@@ -49,6 +56,7 @@ __all__ = [
     "LinearGaussian",
     "Mean",
     "Persistence",
+    "Persistent",
     "Perturbed",
     "Refine",
     "Rolling",
