@@ -15,8 +15,6 @@ References
 Penland, Sardeshmukh. The optimal growth of tropical sea surface temperature anomalies. Journal of
 Climate 8, 1995, eq. 3-6 (linear inverse model; its noise by fluctuation and dissipation).
 https://doi.org/10.1175/1520-0442(1995)008<1999:TOGOTS>2.0.CO;2
-Neumaier, Schneider. Estimation of parameters and eigenmodes of multivariate autoregressive models.
-ACM TOMS 27, 2001, eq. 8-12 (least squares).
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sciddm import fit
 from sciddm.covariance import LowRank
 from sciddm.denoise import Context
 from sciddm.errors import InputError
@@ -232,75 +229,3 @@ class LinearGaussian(Forecaster):
         for _ in range(leads - 1):
             out.append(f @ out[-1] @ f.T + noise)
         return out
-
-
-def linear_inverse(
-    films: Tensor,
-    modes: int,
-    *,
-    order: int = 1,
-    ridge: float = 0.0,
-    boundary: Boundary | None = None,
-) -> LinearGaussian:
-    """The linear inverse model of ``films`` (N, C, T, *grid); one long record is N = 1.
-
-    Parameters
-    ----------
-    modes : EOFs kept, at most. What lies outside is red noise, independent a value.
-    order : frames of the past that it looks at (1: Penland and Sardeshmukh).
-    ridge : variance added to each EOF's, as a share of it, before the transition is solved for:
-        short records need 0.01 to 0.1.
-
-    The noise is the covariance of what the transition leaves over. A fitted law that would grow is
-    damped until it settles. Raises `InputError` for films that are too short or too few.
-    """
-    count, length = films.shape[0], films.shape[2]
-    pairs = count * (length - order)
-    if order < 1 or length <= order or pairs < 4 * order:
-        raise InputError(
-            f"Got {count} films of {length} frames for a linear model of order {order}; expected "
-            "longer or more of them."
-        )
-    frames = films.movedim(2, 1).flatten(0, 1)
-    mean = frames.double().mean(0)
-    most = max(1, pairs // (2 * order) - 1)
-    law = fit.eof(frames.double() - mean, min(modes, most))
-    floor = law.floor if law.floor > 1e-9 * float(law.variances.mean()) else 0.0
-    e = law.modes.flatten(1).double()
-    gap = (frames.double() - mean).flatten(1)
-    z = gap @ e.T
-    rest = (gap - z @ e).unflatten(0, (count, length))
-    z = z.unflatten(0, (count, length))
-    std = z.square().mean((0, 1)).sqrt()
-    y = (z / std)[:, order:].flatten(0, 1)
-    x = torch.cat([(z / std)[:, order - k : length - k] for k in range(1, order + 1)], dim=2)
-    x = x.flatten(0, 1)
-    weight = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
-    solved = torch.linalg.solve(weight, x.T @ y)
-    left = y - x @ solved
-    noise = left.T @ left / max(len(y) - x.shape[1], 1)
-    transition = solved.T.unflatten(1, (order, len(e))).movedim(1, 0)
-    before, after = rest[:, :-1], rest[:, 1:]
-    power = float(before.square().sum())
-    persistence = float((before * after).sum()) / power if floor > 0 else 0.0
-    found = LinearGaussian(
-        law.modes.double(),
-        transition * std[:, None] / std,
-        noise * std[:, None] * std,
-        mean,
-        min(max(persistence, -0.999), 0.999),
-        floor,
-        boundary,
-    )
-    if (radius := found.radius) < 0.9999:
-        return found
-    damped = [a * (0.9999 / radius) ** (k + 1) for k, a in enumerate(found.transition)]
-    return LinearGaussian(
-        found.modes,
-        torch.stack(damped),
-        found.noise,
-        mean,
-        found.persistence,
-        found.floor,
-        boundary,
-    )
