@@ -6,9 +6,9 @@ Process and noise
     Variance exploding, white noise: the prediction, then 3 refinements at noise of 0.1, 0.01 and
     0.001 of a change from frame to frame.
 Backbone
-    Spectral operator with 3x3 local maps, Fourier modes and circular padding where every space axis
-    of the data has a `period`, cosines elsewhere; it gives the change from the newest frame in
-    units of its s.d., and the noise where that is small.
+    Spectral operator with 3x3 local maps (of several `widths` a U-Net), Fourier modes and circular
+    padding where every space axis of the data has a `period`, cosines elsewhere; it gives the
+    change from the newest frame in units of its s.d., and the noise where that is small.
 Trained on
     Any films or record; `datasets/kolmogorov_film.py` for models/kolmogorov_refine.
 Scores
@@ -43,7 +43,7 @@ def build(
     variables: tuple[str, ...] = (),
     time: str = "time",
     history: int = 1,
-    width: int = 32,
+    widths: tuple[int, ...] = (32,),
     modes: int = 12,
     blocks: int = 4,
     steps: int = 3,
@@ -58,9 +58,9 @@ def build(
     codec = Normaliser.fit(films.frames(train, task), names, sample)
     dims = codec.grid.dims
     torch.manual_seed(0)
-    backbone = nn.SpectralOperator(
-        (1 + history) * len(names), len(names), (modes,) * len(dims), width, blocks, kernel=3,
-        periodic=all(codec.grid.period(d) is not None for d in dims),
+    backbone = network(
+        (1 + history) * len(names), len(names), (modes,) * len(dims), widths, blocks,
+        all(codec.grid.period(d) is not None for d in dims),
     )  # fmt: skip
     process = VE(clock=LogLinear(0.5 * least, 1000.0))
     sampler = Refine(
@@ -68,6 +68,20 @@ def build(
         steps=steps, least=least,
     )  # fmt: skip
     return sciddm.Model(task, codec, sampler)
+
+
+def network(
+    inputs: int,
+    outputs: int,
+    modes: tuple[int, ...],
+    widths: tuple[int, ...],
+    blocks: int,
+    periodic: bool,
+) -> torch.nn.Module:
+    """A spectral operator of one width, or a U-Net of several, finest first."""
+    if len(widths) > 1:
+        return nn.UNet(inputs, outputs, modes, tuple(widths), blocks, periodic)
+    return nn.SpectralOperator(inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic)
 
 
 def lead(axis: xr.DataArray) -> sciddm.task.Lead:

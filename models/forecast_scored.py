@@ -7,9 +7,9 @@ Process and noise
     fair CRPS of a few members, from the middle of the training on over frames that each member made
     of its own.
 Backbone
-    Spectral operator with 3x3 local maps, Fourier modes and circular padding where every space axis
-    of the data has a `period`, cosines elsewhere; it gives the change from the newest frame in
-    units of its s.d.
+    Spectral operator with 3x3 local maps (of several `widths` a U-Net), Fourier modes and circular
+    padding where every space axis of the data has a `period`, cosines elsewhere; it gives the
+    change from the newest frame in units of its s.d.
 Trained on
     Any films or record; `datasets/kolmogorov_film.py` for models/kolmogorov_scored.
 Scores
@@ -42,7 +42,7 @@ def build(
     variables: tuple[str, ...] = (),
     time: str = "time",
     history: int = 1,
-    width: int = 32,
+    widths: tuple[int, ...] = (32,),
     modes: int = 12,
     blocks: int = 4,
     noises: int = 2,
@@ -60,15 +60,29 @@ def build(
     codec = Normaliser.fit(films.frames(train, task), names, sample)
     dims = codec.grid.dims
     torch.manual_seed(0)
-    backbone = nn.SpectralOperator(
-        noises + history * len(names), len(names), (modes,) * len(dims), width, blocks, kernel=3,
-        periodic=all(codec.grid.period(d) is not None for d in dims),
+    backbone = network(
+        noises + history * len(names), len(names), (modes,) * len(dims), widths, blocks,
+        all(codec.grid.period(d) is not None for d in dims),
     )  # fmt: skip
     sampler = Scored(
         backbone, Persistence(), changes(train, codec, task), history, noises,
         members=members, alpha=alpha, unroll=unroll, turn=turn,
     )  # fmt: skip
     return sciddm.Model(task, codec, sampler)
+
+
+def network(
+    inputs: int,
+    outputs: int,
+    modes: tuple[int, ...],
+    widths: tuple[int, ...],
+    blocks: int,
+    periodic: bool,
+) -> torch.nn.Module:
+    """A spectral operator of one width, or a U-Net of several, finest first."""
+    if len(widths) > 1:
+        return nn.UNet(inputs, outputs, modes, tuple(widths), blocks, periodic)
+    return nn.SpectralOperator(inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic)
 
 
 def lead(axis: xr.DataArray) -> sciddm.task.Lead:

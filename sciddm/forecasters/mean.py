@@ -42,6 +42,9 @@ class Mean(nn.Module, ABC):
 class Persistence(Mean):
     """The newest frame."""
 
+    def __init__(self) -> None:  # without arguments, which a saved model keeps
+        nn.Module.__init__(self)
+
     def forward(self, recent: Tensor, context: Context, frame: int) -> Tensor:
         return recent[:, :, -1]
 
