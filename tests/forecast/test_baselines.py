@@ -60,7 +60,7 @@ def test_the_damped_anomaly_is_the_law_of_red_noise_about_a_cycle() -> None:
     out = drawn(engine, past.expand(members, 1, 2, 2), 6, start=3)[:, 0]
     now, then = season(torch.tensor([3]))[0], season(torch.arange(4, 10))[:, 0]
     expected = then + RHO**n * (past[0, :, 1] - now)
-    torch.testing.assert_close(out.mean(0), expected, atol=0.1, rtol=0)
+    torch.testing.assert_close(out.mean(0), expected, atol=0.2, rtol=0)
     torch.testing.assert_close(out.std(0), exact, atol=0.03, rtol=0)
 
 
