@@ -10,6 +10,7 @@ made without pyplot, so nothing global changes and nothing has to be closed.
 """
 
 from sciddm.plot.curves import fan, learning_curves, rank_histogram, spectrum
+from sciddm.plot.lead import by_lead, lead_maps, ranks_by_lead, spectra_by_lead, spread_skill
 from sciddm.plot.maps import maps, recovery
 from sciddm.plot.style import DASHES, FIELD, LINES, SPREAD, STYLE, save
 
@@ -19,11 +20,16 @@ __all__ = [
     "LINES",
     "SPREAD",
     "STYLE",
+    "by_lead",
     "fan",
+    "lead_maps",
     "learning_curves",
     "maps",
     "rank_histogram",
+    "ranks_by_lead",
     "recovery",
     "save",
+    "spectra_by_lead",
     "spectrum",
+    "spread_skill",
 ]

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sciddm import score
+from sciddm.data.schema import find
 from sciddm.errors import InputError
 from sciddm.plot.style import LINES, STYLE, axis_of, dates, line, named, need, unit
 from sciddm.score.weights import MEMBER, label, match, pair
@@ -23,14 +25,19 @@ def fan(
     truth: xr.DataArray | None = None,
     observed: xr.DataArray | None = None,
     *,
+    past: xr.DataArray | None = None,
     levels: Sequence[float] = (0.5, 0.9),
 ) -> Figure:
     """An ensemble along one dim (time, lead, a transect): median, central intervals, truth.
+
+    A forecast along leads is drawn against the time at which it is valid, where it says its start;
+    truth, observations and past are records along time then.
 
     Args:
         ens: ``(member, dim)``.
         truth: ``(dim)``, drawn as a line.
         observed: ``(dim)``, drawn as points; NaN where nothing was seen.
+        past: ``(time)``, what came before a forecast, drawn as a line up to its start.
         levels: Shares of the truths that the intervals are to hold.
 
     Raises:
@@ -44,10 +51,15 @@ def fan(
         )
     if not all(0.0 < level < 1.0 for level in levels):
         raise InputError(f"levels are {tuple(levels)}; expected shares in (0, 1), such as 0.9")
+    (dim,) = (str(d) for d in series.dims if d != MEMBER)
+    known = {"valid_time", find(series, "init")} & {*series.coords}
+    started = dim == find(series, "lead") and len(known) > 0
+    if started:
+        truth = None if truth is None else score.at_leads(truth.squeeze(), series)
+        observed = None if observed is None else score.at_leads(observed.squeeze(), series)
     if truth is not None:
         series, truth = pair(series, truth)
-    (dim,) = (d for d in series.dims if d != MEMBER)
-    at, name = axis_of(series, str(dim))
+    at, name = _along(series, dim, started)
     values = series.transpose(MEMBER, ...).values.astype(np.float64)
     fig = Figure(figsize=(7.5, 3.2), layout="constrained")
     ax = fig.subplots()
@@ -62,10 +74,25 @@ def fan(
     if observed is not None:
         _, seen = match(series, observed)
         ax.plot(at, seen.values, "o", color=LINES[1], ms=4, zorder=3, label="observed")
+    first = at.min()
+    if past is not None:
+        before = past.squeeze()
+        when = axis_of(before, str(before.dims[0]))[0]
+        first = min(first, when.min())
+        ax.plot(when, before.values, color="black", lw=1.2, label="past")
+        ax.axvline(when[when <= at.min()].max(initial=when.min()), color="0.6", lw=0.8)
     dates(ax.xaxis, at)
-    ax.set(xlabel=name, ylabel=textwrap.fill(named(series), 30), xlim=(at.min(), at.max()))
+    ax.set(xlabel=name, ylabel=textwrap.fill(named(series), 30), xlim=(first, at.max()))
     fig.legend(loc="outside upper center", ncols=6)
     return fig
+
+
+def _along(series: xr.DataArray, dim: str, started: bool) -> tuple[np.ndarray, str]:
+    """Where the values of a series stand, and the name of that axis."""
+    if not started:
+        return axis_of(series, dim)
+    valid = score.valid_time(series).values.reshape(-1)
+    return axis_of(xr.DataArray(valid, {"time": valid}, ("time",)), "time")
 
 
 @mpl.rc_context(STYLE)

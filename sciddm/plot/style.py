@@ -69,7 +69,7 @@ def line(i: int) -> dict[str, Any]:
     return {"color": LINES[i % len(LINES)], "ls": DASHES[i % len(DASHES)], "lw": 1.6}
 
 
-def axis_of(field: xr.DataArray, dim: str) -> tuple[np.ndarray, str]:
+def axis_of(field: xr.DataArray | xr.Dataset, dim: str) -> tuple[np.ndarray, str]:
     """Numbers (or dates) to draw along a dim, and its name with units."""
     if dim not in field.coords or field[dim].dtype.kind in "US":
         return np.arange(field.sizes[dim]), dim

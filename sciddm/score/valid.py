@@ -138,12 +138,13 @@ def _index(axis: xr.DataArray, valid: xr.DataArray) -> np.ndarray:
     return axis.to_index().get_indexer(pd.Index(wanted)).reshape(valid.shape)
 
 
-def lead_dim(ens: xr.DataArray) -> str:
+def lead_dim(ens: xr.DataArray | xr.Dataset) -> str:
     """The dim of leads. Raises `InputError` where there is none."""
     lead = find(ens, "lead")
     if lead is None or lead not in ens.dims:
+        who = label(ens) if isinstance(ens, xr.DataArray) else "the Dataset"
         raise InputError(
-            f"{label(ens)} has dims {tuple(map(str, ens.dims))}; expected one of leads, such as "
+            f"{who} has dims {tuple(map(str, ens.dims))}; expected one of leads, such as "
             f"'lead_time'.{nearest('lead_time', map(str, ens.dims))}"
         )
     return lead
