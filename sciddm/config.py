@@ -159,6 +159,13 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Fit:
+    """Where a model is saved that its recipe fits and that has nothing to train."""
+
+    out: Inside
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Recover:
     """A field from a file of observations: ``std`` is their standard error in the units of the
     variable; a table may carry its own instead. ``steps`` are network evaluations a member."""
@@ -226,6 +233,7 @@ class Run:
     data: Data | None = None
     model: Architecture | None = None
     train: Train | None = None
+    fit: Fit | None = None
     recover: Recover | None = None
     evaluate: Evaluate | None = None
     pde_inverse: Inverse | None = None
@@ -236,7 +244,7 @@ class Run:
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
             raise ValueError("resume or overwrite, not both")
-        sections = (self.train, self.recover, self.evaluate, self.pde_inverse)
+        sections = (self.train, self.fit, self.recover, self.evaluate, self.pde_inverse)
         writes = [s.out for s in sections if s is not None]
         if self.data is not None and Path(self.data.store) in map(Path, writes):
             raise ValueError(f"an output that is not the input store {self.data.store!r}")
@@ -261,6 +269,7 @@ SECTIONS = {
     "data": Data,
     "model": Architecture,
     "train": Train,
+    "fit": Fit,
     "recover": Recover,
     "evaluate": Evaluate,
     "pde_inverse": Inverse,

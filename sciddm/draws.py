@@ -6,17 +6,22 @@ drawn with it: float32 results depend on the batch size, not on the place in a b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+import xarray as xr
 from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian
+from sciddm.errors import InputError
+from sciddm.evidence import Evidence
 from sciddm.guide import MMPS, Anchor, Conditioned, Matheron, RandomisedMode, linearised
 from sciddm.model import Model
 from sciddm.observe import Observation
 from sciddm.observe.noise import Gaussian as Normal
+from sciddm.pde import Phases
+from sciddm.pde.phases import Given
 from sciddm.random import Streams
 
 BLOCK = 16
@@ -25,6 +30,7 @@ FEW = 8
 MISFIT = 1.5
 """Error s.d. that the members may lie from their values before their anchor is moved to them."""
 Rule = Callable[[Denoiser, Observation], Denoiser]
+Case = tuple[int, xr.DataArray | None, Observation | None]
 
 
 class Anchors:
@@ -123,6 +129,38 @@ class Guided:
 def _off(observation: Observation, x: Tensor) -> float:
     """Root mean square misfit of the members."""
     return float(observation.misfit(x).square().mean().sqrt())
+
+
+class Phased:
+    """Draws of a two-phase model, alone or given values of its coefficient or its solution.
+
+    Everything seen is checked here, before the first draw. Raises `InputError` for what the level
+    set cannot serve: see `pde.Phases.posterior`, and errors that are not Gaussian.
+    """
+
+    def __init__(self, model: Model, seen: Evidence | None, cases: Sequence[Case]) -> None:
+        assert isinstance(model.sampler, Phases)
+        self.sampler, self.blank = model.sampler, torch.zeros(BLOCK, *model.codec.shape)
+        self._given: dict[Observation, Given] = {}
+        sights = [] if seen is None else seen.sights(model.codec)
+        fields = torch.zeros(1, len(model.codec.variables), *model.codec.grid.shape).double()
+        for sight, (_, _, observation) in zip(sights, cases, strict=False):
+            if observation is None or sight.observation is None:
+                continue
+            if not isinstance(observation.law, Normal):
+                raise InputError(
+                    f"Got {type(observation.law).__name__} errors for a level set; expected "
+                    "Gaussian ones. Use a trained model for others."
+                )
+            std = torch.from_numpy(sight.std)
+            rows = sight.observation.operator.rows(fields) * std.view(-1, 1, 1, 1)
+            values = sight.observation.y.double() * std
+            self._given[observation] = self.sampler.posterior(rows, values, std)
+
+    def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
+        if observation is None:
+            return self.sampler(self.blank.shape, Context(), rng)
+        return self._given[observation](self.blank, rng)
 
 
 class InBlocks(Denoiser):

@@ -21,19 +21,19 @@ from torch import Tensor
 
 from sciddm.data import checks, disk
 from sciddm.data import store as stores
-from sciddm.draws import BLOCK, Anchors, Guided, Kriged, Rule
+from sciddm.draws import BLOCK, Anchors, Case, Guided, Kriged, Phased, Rule
 from sciddm.errors import InputError, RunError
 from sciddm.evidence import Evidence
 from sciddm.guide import PriorFit, prior_fits
 from sciddm.model import Model
 from sciddm.observe import Observation
 from sciddm.observe.noise import Gaussian as Normal
+from sciddm.pde import Phases
 from sciddm.random import SCHEME, Streams
 from sciddm.solve import Solver
 from sciddm.tree import Encoder
 
 Progress = Callable[[int, int], None]
-Case = tuple[int, xr.DataArray | None, Observation | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def stream(
     every = job.cases
     _warn_of_nothing(job, every)
     if draw is None:
-        draw = Guided(model, job.rule, job.anchors)
+        draw = _drawing(job, model, every)
     for case, label, observation in every:
         for first in range(0, job.members, BLOCK):
             if skip(case, first):
@@ -151,6 +151,15 @@ def stream(
             misfit = x.new_zeros(0) if observation is None else observation.misfit(x)
             number = xr.DataArray(np.arange(first, first + len(x)), dims="member", name="member")
             yield Block(case, label, first, model.codec.decode(x, number), misfit)
+
+
+def _drawing(job: Job, model: Model, every: list[Case]) -> Draw:
+    """The sampler and the guidance of the job."""
+    if not isinstance(model.sampler, Phases):
+        return Guided(model, job.rule, job.anchors)
+    if job.rule is not None:
+        _ = model.diffusion  # refuses it
+    return Phased(model, job.seen, every)
 
 
 def _warn_of_nothing(job: Job, every: list[Case]) -> None:
@@ -340,6 +349,11 @@ def _digest(job: Job, model: Model) -> str:
 
 
 def _attrs(job: Job, model: Model) -> dict[str, str | int | float]:
+    if isinstance(model.sampler, Phases):
+        law = "level set: exact given the coefficient, Gauss-Newton members given the solution"
+        said: dict[str, str | int | float] = {"solver": law, "guidance": law, "seed": job.seed}
+        none = {"steps": 0, "network_evaluations": 0}
+        return {"Conventions": "CF-1.10", **said, **none, "noise_scheme": SCHEME}
     sampler = model.diffusion
     return {
         "Conventions": "CF-1.10",

@@ -31,7 +31,9 @@ from sciddm.data.frame import Framed
 from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
 from sciddm.forecasters import Forecaster
+from sciddm.pde import Phases
 from sciddm.solve import Diffusion, Solver
+from sciddm.spacetime import SpaceTime
 from sciddm.task import Lead, Task, View
 from sciddm.tree import Encoder, decode
 from sciddm.wavelet import DWT
@@ -108,7 +110,9 @@ CLASSES: dict[str, type] = {
         nn.SpectralOperator,
         nn.FNO,
         nn.UNO,
+        nn.UNet,
         nn.FilmNet,
+        nn.Subbands,
         nn.Dropped,
         pde.Poisson,
         pde.Helmholtz,
@@ -123,6 +127,8 @@ CLASSES: dict[str, type] = {
         pde.NavierStokes,
         pde.Kolmogorov,
         pde.ObstacleFlow,
+        pde.LevelSet,
+        pde.Phases,
         codecs.Grid,
         codecs.Normaliser,
         codecs.Derived,
@@ -131,6 +137,12 @@ CLASSES: dict[str, type] = {
         DWT,
         Framed,
         forecasters.Boundary,
+        forecasters.Climatology,
+        forecasters.Cycle,
+        forecasters.DampedAnomaly,
+        forecasters.Persistent,
+        forecasters.Film,
+        SpaceTime,
         forecasters.Rolling,
         forecasters.Emphasis,
         forecasters.Scored,
@@ -158,8 +170,8 @@ class Model:
 
     Parameters
     ----------
-    task : which variables. codec : labelled fields <-> tensors. sampler : draws from the prior, or
-        a `Forecaster`, which draws the frames that follow a past.
+    task : which variables. codec : labelled fields <-> tensors. sampler : draws from the prior (a
+        diffusion, or a level set), or a `Forecaster`, which draws the frames that follow a past.
     moments : the covariance that guidance uses in closed form, or None (guidance then goes through
         the network's Jacobian).
     notes : figures for people, kept as JSON (training data, time, scores).
@@ -169,7 +181,7 @@ class Model:
 
     task: Task
     codec: Codec
-    sampler: Diffusion | Forecaster
+    sampler: Diffusion | Forecaster | Phases
     moments: Moments | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     card: str = "# A sciddm model\n"
@@ -177,10 +189,15 @@ class Model:
 
     @property
     def diffusion(self) -> Diffusion:
-        """The sampler of fields. Raises `InputError` for a model that forecasts."""
-        if not isinstance(self.sampler, Diffusion):
+        """The diffusion of fields. Raises `InputError` for a model without one."""
+        if isinstance(self.sampler, Forecaster):
             raise InputError(
                 "This model forecasts: it draws the frames that follow a past; use sd.forecast."
+            )
+        if not isinstance(self.sampler, Diffusion):
+            raise InputError(
+                f"This model draws by {type(self.sampler).__name__}, without a network: it takes no"
+                " steps, solver or rule, and has no density. Leave them out."
             )
         return self.sampler
 
@@ -197,9 +214,11 @@ class Model:
     @property
     def gaussian(self) -> Gaussian | None:
         """The Gaussian model inside, if there is one: the baseline of every table."""
+        if not isinstance(self.sampler, Diffusion):
+            return None
         known: list[object] = [
-            self.diffusion.denoiser,
-            getattr(self.diffusion.denoiser, "base", None),
+            self.sampler.denoiser,
+            getattr(self.sampler.denoiser, "base", None),
             self.moments,
             getattr(self.moments, "base", None),
         ]
@@ -211,7 +230,7 @@ class Model:
         Raises `InputError` where its codec, network or covariance is tied to the training grid.
         """
         codec = self.codec.at(self.codec.grid.resized(sizes))
-        if codec.grid.shape != self.codec.grid.shape:
+        if codec.grid.shape != self.codec.grid.shape and not isinstance(self.sampler, Phases):
             blank, t = torch.zeros(1, *codec.shape), torch.tensor(0.5).double()
             try:
                 with torch.no_grad():
@@ -274,7 +293,7 @@ class Model:
         return folder
 
 
-def _in_use(sampler: Diffusion | Forecaster) -> Diffusion | Forecaster:
+def _in_use(sampler: Diffusion | Forecaster | Phases) -> Diffusion | Forecaster | Phases:
     """The sampler without what only training needs."""
     if not isinstance(sampler, Diffusion):
         return sampler
@@ -317,7 +336,7 @@ def load(folder: str | Path) -> Model:
         raise InputError(f"{folder} describes no model: {type(fault).__name__} {line}.") from None
     wanted: tuple[tuple[object, Any, str], ...] = (
         (task, Task, "Task"),
-        (sampler, Diffusion | Forecaster, "Diffusion or Forecaster"),
+        (sampler, Diffusion | Forecaster | Phases, "Diffusion, Forecaster or Phases"),
         (model_codec, Codec, "Codec"),
         (forcings, Forcings | None, "Forcings"),
     )
@@ -337,7 +356,8 @@ def load(folder: str | Path) -> Model:
             "name; the folder is not a whole saved model."
         )
     module = sampler.denoiser if isinstance(sampler, Diffusion) else sampler
-    module.eval().requires_grad_(False)
+    if isinstance(module, torch.nn.Module):
+        module.eval().requires_grad_(False)
     return Model(task, model_codec, sampler, moments, notes, card, forcings)
 
 

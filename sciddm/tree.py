@@ -166,7 +166,9 @@ def arguments(kind: type) -> list[str]:
     """Names of the constructor's arguments."""
     if dataclasses.is_dataclass(kind):
         return [f.name for f in dataclasses.fields(kind) if f.init]
-    return [p for p in inspect.signature(kind.__init__).parameters if p != "self"]  # type: ignore[misc]
+    named = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in named if p.name != "self" and p.kind not in open_ended]
 
 
 def _get(tensors: Mapping[str, Tensor], name: object) -> Tensor:

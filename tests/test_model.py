@@ -413,7 +413,7 @@ FORGED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "modes of 10^6": ("larger than its weights", argument(modes=[10**6] * 2)),
     "10^5 blocks": ("larger than its weights", argument(blocks=10**5)),
     "a codec for a sampler": (
-        "expected a Diffusion or Forecaster, got Task",
+        "expected a Diffusion, Forecaster or Phases, got Task",
         tree(M, lambda t: t.update(sampler=t["task"])),
     ),
     "a task for a codec": (

@@ -10,6 +10,7 @@ from sciddm.pde.navier_stokes import Kolmogorov, NavierStokes
 from sciddm.pde.neumann import NeumannPoisson
 from sciddm.pde.obstacle import ObstacleFlow
 from sciddm.pde.periodic import Advection, Burgers, GrayScott, Heat, KuramotoSivashinsky
+from sciddm.pde.phases import Phases
 from sciddm.pde.random_field import GaussianField, PeriodicField
 from sciddm.pde.residual import Equation, Residual, Solved, ring
 from sciddm.pde.stochastic import StochasticHeat
@@ -32,6 +33,7 @@ __all__ = [
     "NeumannPoisson",
     "ObstacleFlow",
     "PeriodicField",
+    "Phases",
     "Poisson",
     "Residual",
     "Seen",
