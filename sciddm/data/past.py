@@ -61,11 +61,11 @@ class Past:
         out = {}
         for name, where in valid.items():
             da = self.ds[name].isel({self.time: used})
-            whole = da if self.sample else da.expand_dims("sample")
-            values = whole.values
+            values = da.values if self.sample else da.values[None]
             bad = ~np.isfinite(values) & where
             if bad.any():
-                at = checks.name_index(whole, np.argwhere(bad)[0].tolist())
+                first = np.argwhere(bad)[0].tolist()
+                at = checks.name_index(da, first if self.sample else first[1:])
                 raise InputError(
                     f"{name!r} is NaN or infinite at {at} ({int(bad.sum())} values of "
                     f"{int(where.sum()) * bad.shape[0] * len(used)}), where the model has values; "
