@@ -24,7 +24,8 @@ def frames(ds: xr.Dataset, task: Task) -> xr.Dataset:
     of single frames are taken from."""
     if task.sample == task.time:
         return ds
-    flat = ds.stack({"frame": (task.sample, task.time)}, create_index=False)
+    bare = ds.drop_vars([task.sample, task.time], errors="ignore")
+    flat = bare.stack({"frame": (task.sample, task.time)}, create_index=False)
     return flat.transpose("frame", ...).rename({"frame": task.sample}).drop_attrs(deep=False)
 
 
