@@ -192,7 +192,7 @@ def energy_score(
 
     The norm is the area-weighted root mean square over ``across``, so the score keeps the units
     of the field, does not grow with the number of cells, and of a single cell is the CRPS.
-    ``O(M^2)`` distances, one member at a time.
+    The ``O(M^2)`` distances come from one product of matrices a case.
 
     Args:
         ens: ``(member, *dims)``.
@@ -207,7 +207,7 @@ def energy_score(
 
     def score(e: xr.DataArray, t: xr.DataArray) -> xr.DataArray:
         e, t = pair(e, t, least=2 if fair else 1)
-        inside = averaged(e, across)
+        inside: tuple[str, ...] = averaged(e, across)
         outside = (over,) if isinstance(over, str) else over or ()
         twice = [d for d in outside if d in inside]
         if twice:
@@ -215,25 +215,48 @@ def energy_score(
                 f"energy score of {label(e)}: {twice[0]!r} is in both `across` (the vector) and "
                 f"`over` (the average); give it once"
             )
-        errors = (e.astype(np.float64) - t).compute()
-        total = xr.zeros_like(errors.isel({MEMBER: 0}, drop=True).mean(inside))
-        members = errors.sizes[MEMBER]
-        for i in range(members - 1):
-            later = errors.isel({MEMBER: slice(i + 1, None)})
-            total = total + _norm(later - errors.isel({MEMBER: i}, drop=True), inside).sum(MEMBER)
-        pairs = members * (members - 1) if fair else members**2
-        cells = _norm(errors, inside).mean(MEMBER, skipna=False) - total / pairs
-        # A vector that is all gap: its differences add up to 0, its errors stay NaN.
+        one = t.isel({d: 0 for d in t.dims if d not in inside}, drop=True)
+        area = (cell_weights(e) * xr.ones_like(one, dtype=np.float64)).transpose(*inside)
+        cells = xr.apply_ufunc(
+            _energy,
+            e.compute(),
+            t.compute(),
+            area.compute(),
+            input_core_dims=[[MEMBER, *inside], [*inside], [*inside]],
+            kwargs={"fair": fair},
+        )
         result = average(cells, over)
         weights = cell_weights(e).attrs["weights"]
-        result = finish(result, _estimator("energy score", fair), members, units(e))
+        result = finish(result, _estimator("energy score", fair), e.sizes[MEMBER], units(e))
         return result.assign_attrs(weights=weights, across=list(inside))
 
     return each(score, ens, truth)
 
 
-def _norm(field: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
-    return average(field**2, dims) ** 0.5
+def _energy(ens: np.ndarray, truth: np.ndarray, area: np.ndarray, fair: bool) -> np.ndarray:
+    """``(*others, M, *cells), (*others, *cells), (*cells) -> (*others)``."""
+    others = truth.shape[: truth.ndim - area.ndim]
+    cells = area.size
+    fields = ens.reshape(-1, ens.shape[len(others)], cells)
+    scores = np.empty(len(fields))
+    for i, (x, y) in enumerate(zip(fields, truth.reshape(-1, cells), strict=True)):
+        known = ~np.isnan(y)
+        w = area.reshape(-1)[known]
+        if not w.sum() > 0:
+            scores[i] = np.nan
+            continue
+        errors = (x[:, known].astype(np.float64) - y[known]) * np.sqrt(w / w.sum())
+        # From the mean: products of large numbers that nearly cancel would cost digits.
+        apart = errors - errors.mean(axis=0)
+        product = apart @ apart.T
+        size = np.diag(product)
+        between = np.sqrt(np.maximum(size[:, None] + size - 2 * product, 0.0))
+        np.fill_diagonal(between, 0.0)
+        members = len(x)
+        pairs = members * (members - 1) if fair else members**2
+        distance = np.sqrt((errors**2).sum(axis=1)).mean()
+        scores[i] = distance - 0.5 * between.sum() / pairs
+    return scores.reshape(others)
 
 
 def _cellwise(
