@@ -19,6 +19,7 @@ import xarray as xr
 import zarr
 from torch import Tensor
 
+from sciddm import rollout
 from sciddm.data import checks, disk
 from sciddm.data import store as stores
 from sciddm.draws import BLOCK, Anchors, Case, Guided, Kriged, Phased, Rule
@@ -28,6 +29,7 @@ from sciddm.guide import PriorFit, prior_fits
 from sciddm.model import Model
 from sciddm.observe import Observation
 from sciddm.observe.noise import Gaussian as Normal
+from sciddm.outlook import Outlook
 from sciddm.pde import Phases
 from sciddm.random import SCHEME, Streams
 from sciddm.solve import Solver
@@ -200,7 +202,7 @@ def _collect(job: Job, draws: Iterator[Block], progress: Progress) -> xr.Dataset
 
 
 def run(
-    job: Job,
+    job: Job | Outlook,
     store: str | Path,
     *,
     resume: bool = False,
@@ -210,10 +212,13 @@ def run(
     """Stream the ensemble to a zarr store, block by block, and return it lazily.
 
     A run that was killed goes on with ``resume=True``: finished blocks are not drawn again, and the
-    result is the same to the bit. One that is finished is opened.
+    result is the same to the bit. One that is finished is opened. An `Outlook` is a forecast; see
+    `sciddm.rollout.run`.
 
     Raises `InputError` before anything is written, also for a store that another job began.
     """
+    if isinstance(job, Outlook):
+        return rollout.run(job, store, resume=resume, overwrite=overwrite, progress=progress)
     store = Path(store)
     model = job.target
     every = job.cases

@@ -295,7 +295,7 @@ def test_what_is_streamed_is_what_is_drawn(tmp_path: Path, monkeypatch: Any) -> 
     monkeypatch.setattr(rollout, "PIECE_BYTES", 4 * 128 * 12 * 3)  # three leads a piece
     job = sciddm.Outlook(model(Walk(quiet(), history=2)), record(), 10, 150, 1,
                          ["2019-03-02", "2019-03-04"])  # fmt: skip
-    ds = rollout.run(job, tmp_path / "a.zarr")
+    ds = sciddm.ensemble.run(job, tmp_path / "a.zarr")
     whole = rollout.draw(job)
     same(ds, whole)
     assert ds.attrs["drift_mean"] == whole.attrs["drift_mean"]
