@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sciddm import __version__, verbs
+from sciddm import __version__, forecasting, verbs
 from sciddm.errors import InputError, RunError
 
 Verb = Callable[[argparse.Namespace], int | None]
@@ -115,6 +115,21 @@ def _parser() -> argparse.ArgumentParser:
     recover.add_argument("--high", type=float, help="highest value that the instrument gives")
     recover.add_argument("--rule", metavar="NAME", help="guidance, see docs/choose.md [the best]")
     _ensemble(recover)
+
+    forecast = _verb(known, "forecast", forecasting.forecast, "draw what follows a past")
+    forecast.add_argument("model", help="the folder of a saved model that forecasts")
+    forecast.add_argument("past", help="a store or file of frames with a time axis")
+    forecast.add_argument("-o", "--out", required=True, metavar="OUT.zarr", help="where it goes")
+    forecast.add_argument(
+        "--steps", type=_count, metavar="N", help="lead steps [all that the model serves, or 12]"
+    )
+    forecast.add_argument(
+        "--start", nargs="+", metavar="DATE", help="times to forecast from [the last of the past]"
+    )
+    forecast.add_argument("--forcings", metavar="FILE", help="what is known ahead [the past]")
+    forecast.add_argument("--names", metavar="OF", help="weatherbench2 or climpred [our own]")
+    forecast.add_argument("--resume", action="store_true", help="go on where the last run stopped")
+    _drawing(forecast)
 
     generate = _verb(known, "generate", verbs.generate, "draw from the prior")
     generate.add_argument("model", help="the folder of a saved model")

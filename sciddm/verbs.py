@@ -75,7 +75,7 @@ def make(args: argparse.Namespace) -> None:
     )
     sizes = {str(dim): int(size) for dim, size in ds.sizes.items()}
     variables = [str(name) for name in ds.data_vars]
-    _show({"store": args.store, "variables": variables, "sizes": sizes}, args.json)
+    show({"store": args.store, "variables": variables, "sizes": sizes}, args.json)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -127,9 +127,9 @@ def recover(args: argparse.Namespace) -> None:
         steps=args.steps,
         rule=rule,
         solver=solver,
-        progress=_progress,
+        progress=progress,
     )
-    _show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
+    show(_written(post, store.write(post, out, overwrite=args.overwrite)), args.json)
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -146,9 +146,9 @@ def generate(args: argparse.Namespace) -> None:
         seed=args.seed,
         steps=args.steps,
         solver=solver,
-        progress=_progress,
+        progress=progress,
     )
-    _show(_written(new, store.write(new, out, overwrite=args.overwrite)), args.json)
+    show(_written(new, store.write(new, out, overwrite=args.overwrite)), args.json)
 
 
 def refine(args: argparse.Namespace) -> None:
@@ -160,7 +160,7 @@ def refine(args: argparse.Namespace) -> None:
     found = sciddm.refined(model, steps=args.steps, members=args.members, seed=args.seed)
     found.save(out, overwrite=args.overwrite)
     levels = [round(v, 5) for v in vars(found.sampler.grid)["kappas"]]
-    _show({"model": str(out), "steps": args.steps, "noise_levels": levels}, args.json)
+    show({"model": str(out), "steps": args.steps, "noise_levels": levels}, args.json)
 
 
 def exceed(args: argparse.Namespace) -> None:
@@ -192,7 +192,7 @@ def exceed(args: argparse.Namespace) -> None:
     facts = {name: found.attrs[name] for name in names} | {"members": args.members}
     if out is not None:
         facts["store"] = str(store.write(found, out, overwrite=args.overwrite))
-    _show(facts, args.json)
+    show(facts, args.json)
 
 
 def density(args: argparse.Namespace) -> None:
@@ -201,10 +201,10 @@ def density(args: argparse.Namespace) -> None:
 
     model = sciddm.load(args.model)
     found = sciddm.log_prob(
-        model, _opened(args.fields), steps=args.steps, probes=args.probes, seed=args.seed
+        model, opened(args.fields), steps=args.steps, probes=args.probes, seed=args.seed
     )
     values = found.values.reshape(-1).tolist()
-    _show(
+    show(
         {
             "log_density": [round(v, 4) for v in values],
             "units": found.attrs["units"],
@@ -256,7 +256,7 @@ def plot(args: argparse.Namespace) -> None:
     from sciddm import plot
 
     if args.truth is None:
-        ens, truth = _opened(args.ensemble), None
+        ens, truth = opened(args.ensemble), None
         names = _chosen(ens, args.variable)
     else:
         ens, truth, names = _compared(args.ensemble, args.truth, args.variable)
@@ -270,7 +270,7 @@ def plot(args: argparse.Namespace) -> None:
         true = true if true is None or dims[0] not in true.dims else true.isel({dims[0]: args.case})
     draw = plot.fan if len(dims) == 1 else plot.maps
     plot.save(draw(field, true), out)
-    _show({"picture": str(out), "variable": names[0]}, args.json)
+    show({"picture": str(out), "variable": names[0]}, args.json)
 
 
 def card(args: argparse.Namespace) -> None:
@@ -305,7 +305,7 @@ def verify(args: argparse.Namespace) -> int:
 
 def _compared(ensemble: str, truth: str, variable: str | None) -> tuple[Any, Any, list[str]]:
     """An ensemble, the truth at its cases, and the variables that are compared."""
-    ens, full = _opened(ensemble), _opened(truth)
+    ens, full = opened(ensemble), opened(truth)
     if "member" not in ens.dims:
         raise InputError(f"Got {ensemble!r} with dims {tuple(ens.dims)}, expected one 'member'.")
     shared = [str(name) for name in ens.data_vars if name in full.data_vars]
@@ -323,7 +323,7 @@ def _compared(ensemble: str, truth: str, variable: str | None) -> tuple[Any, Any
         raise InputError(f"Got {truth!r}, which has no values at {at} of {ensemble!r}.") from None
 
 
-def _opened(path: str) -> xr.Dataset:
+def opened(path: str) -> xr.Dataset:
     """A store of ours, refused when it is not whole, or any other file of fields."""
     from sciddm.data import schema, store
 
@@ -364,14 +364,14 @@ def _written(ds: xr.Dataset, path: Path) -> dict[str, object]:
     return facts
 
 
-def _progress(done: int, total: int) -> None:
+def progress(done: int, total: int) -> None:
     """A line that counts blocks of members, for a person who watches."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         print(f"\r{done} of {total} blocks drawn", end=end, file=sys.stderr, flush=True)
 
 
-def _show(facts: Mapping[str, object], as_json: bool) -> None:
+def show(facts: Mapping[str, object], as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts))
     else:

@@ -213,8 +213,12 @@ class Axis:
         if isinstance(given, xr.DataArray | np.ndarray):
             given = np.asarray(given).reshape(-1)[0]
         if not self.dated:
-            if isinstance(given, int | float | np.integer | np.floating) and np.isfinite(given):
-                return float(given)
+            try:
+                number = float(given)  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                number = np.nan
+            if np.isfinite(number):
+                return number
             raise InputError(f"Got a start {given!r}; expected a number of {self.coord.name!r}.")
         model = self.times.dtype.kind == "O"
         if isinstance(given, np.datetime64) and not model and not np.isnat(given):

@@ -1,0 +1,55 @@
+"""The verb ``sciddm forecast``: from the file of a past to a store of the frames that follow."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sciddm import recipe, verbs
+from sciddm.errors import InputError, nearest
+
+SAID = ("engine", "network_evaluations", "lead_step", "seed", "drift_mean", "drift_variance")
+"""Attributes of a forecast that are printed."""
+STEPS = 12
+"""Lead steps where the command does not say, of a model that serves any number."""
+
+
+def forecast(args: argparse.Namespace) -> None:
+    """Stream a forecast to ``--out``, and print what it says about itself."""
+    if args.resume and args.overwrite:
+        raise InputError("Got --resume and --overwrite, expected one of them.")
+    inputs = [args.model, args.past, *([args.forcings] if args.forcings else [])]
+    out = Path(args.out) if args.resume else recipe.free(args.out, args.overwrite, *inputs)
+    import sciddm
+    from sciddm import rollout
+    from sciddm.data.convention import LAYOUTS
+
+    if args.names is not None and args.names not in LAYOUTS:
+        raise InputError(f"Got --names {args.names!r}.{nearest(args.names, LAYOUTS)}")
+    model = sciddm.load(args.model)
+    start = args.start
+    if start is not None and len(start) == 1 and args.names is None:
+        start = start[0]
+    past = verbs.opened(args.past)
+    if start is None and args.names is not None:  # both conventions have a dim of starts
+        start = [None]
+    job = sciddm.Outlook(
+        model,
+        past,
+        steps=args.steps or model.forecaster.longest or STEPS,
+        members=args.members,
+        seed=args.seed,
+        start=start,
+        forcings=verbs.opened(args.forcings) if args.forcings else None,
+    )
+    ds = rollout.run(
+        job,
+        out,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        layout=LAYOUTS[args.names] if args.names else lambda ds: ds,
+        progress=verbs.progress,
+    )
+    facts = {"store": str(out), "starts": len(job.starts), "members": args.members}
+    facts |= {"leads": job.steps, **{name: ds.attrs[name] for name in SAID if name in ds.attrs}}
+    verbs.show(facts, args.json)
