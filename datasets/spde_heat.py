@@ -4,8 +4,8 @@ Equation or source
     u_t = nu u_xx - c u_x - mu u + W on the circle 0 <= x < 2 pi with nu = 0.012, c = 0.25,
     mu = 0.08; W is white in time, of spectral density s^2 / (k^2 + 9) in space with s such that u
     has variance 1 on 64 points. Each Fourier mode is stepped by its own exact law from the
-    stationary one, in float64: there is no error in time. `sciddm.pde.StochasticHeat` built from
-    the attribute `sciddm_generator` is the law of the store.
+    stationary one, in float64: there is no error in time. `law` in this file makes the exact
+    law of every forecast from the attribute `sciddm_generator` of a store.
 Grid and units
     `temperature` at x = 2 pi i / grid and times 0, 1, .. 47, dimensionless. float32, dims (sample,
     time, x); x carries its `period`. Sizes: toy 48 films at 64 points, small 4,000 at 64, full
@@ -33,6 +33,7 @@ import xarray as xr
 
 from sciddm.covariance import PowerLaw
 from sciddm.data import generate
+from sciddm.forecasters import LinearGaussian
 from sciddm.pde import StochasticHeat
 
 SIZES = {"toy": (48, 64), "small": (4_000, 64), "full": (20_000, 128)}
@@ -96,3 +97,11 @@ def fields(
             "noise": {"alpha": 1.0, "tau": 3.0, "scale": scale},
         },
     )  # fmt: skip
+
+
+def law(ds: xr.Dataset) -> LinearGaussian:
+    """The law of a store of this recipe, for fields in its units."""
+    said = ds.attrs["sciddm_generator"]
+    numbers = (said[key] for key in ("length", "diffusivity", "damping", "speed"))
+    heat = StochasticHeat(*numbers, PowerLaw(**said["noise"]))
+    return LinearGaussian.circle(*heat.transition(said["grid"], said["step"]), said["grid"])

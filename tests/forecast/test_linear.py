@@ -23,6 +23,7 @@ from sciddm.pde import StochasticHeat
 from sciddm.random import Streams
 from sciddm.task import Lead, Task, View
 
+SHELF = Path(__file__).parents[2] / "datasets"
 HEAT = StochasticHeat(2 * math.pi, 0.012, 0.08, 0.25, PowerLaw(1.0, 3.0, 1.4))
 POINTS = 16
 
@@ -201,17 +202,40 @@ def test_bad_laws_are_refused() -> None:
         HEAT.films(1, 3, 1, 1.0)
 
 
-def test_the_store_says_its_own_law() -> None:
-    """What `spde_heat` writes into its attributes gives back its transition, and its variance."""
-    ds: xr.Dataset = recipe.load(
-        Path(__file__).parents[2] / "datasets" / "spde_heat.py", "datasets"
-    ).fields(64, 64)
+def test_stores_say_their_own_law() -> None:
+    """What `spde_heat` writes into its attributes gives back its films, and a variance of 1; the
+    record of `ou_modes` turns and fades as its law says."""
+    shelf = recipe.load(SHELF / "spde_heat.py", "datasets")
+    ds: xr.Dataset = shelf.fields(3, 64)
     said = ds.attrs["sciddm_generator"]
-    law = StochasticHeat(
-        said["length"], said["diffusivity"], said["damping"], said["speed"],
-        PowerLaw(**said["noise"]),
-    )  # fmt: skip
-    drawn = law.films(64, 64, said["frames"], said["step"]).numpy().astype("f4")
+    numbers = (said[key] for key in ("length", "diffusivity", "damping", "speed"))
+    heat = StochasticHeat(*numbers, PowerLaw(**said["noise"]))
+    drawn = heat.films(3, 64, said["frames"], said["step"]).numpy().astype("f4")
     np.testing.assert_array_equal(ds["temperature"].values, drawn)
-    known = LinearGaussian.circle(*law.transition(64, said["step"]), 64)
-    assert float(known.variances(500)[-1].mean()) == pytest.approx(1.0, rel=1e-6)
+    law = shelf.law(ds)
+    assert float(law.variances(500)[-1].mean()) == pytest.approx(1.0, rel=1e-6)
+    torch.testing.assert_close(
+        law.transition, LinearGaussian.circle(*heat.transition(64, 1.0), 64).transition
+    )
+    film = torch.from_numpy(shelf.fields(300, 64)["temperature"].values)[:, None]
+    assert float(surprise(law, film)) == pytest.approx(1.0, abs=0.01)
+
+    shelf = recipe.load(SHELF / "ou_modes.py", "datasets")
+    law, ds = shelf.law(16), shelf.record(1500, 16, seed=3)
+    assert float(surprise(law, torch.from_numpy(ds["anomaly"].values)[None, None])) == (
+        pytest.approx(1.0, abs=0.03)
+    )
+    still = torch.tensor([v for *_, v, _, _ in shelf.PAIRS for _ in range(2)]).double()
+    torch.testing.assert_close(
+        law.stationary(), torch.diag(still * 16**2 / 2), atol=1e-9, rtol=1e-9
+    )
+    # after the period P of a pair it is where it was, less what it has forgotten
+    a = torch.linalg.matrix_power(law.transition[0], 40)
+    torch.testing.assert_close(a[:2, :2], math.exp(-40 / 30) * torch.eye(2).double())
+
+
+def surprise(law: LinearGaussian, films: Tensor) -> Tensor:
+    """Mean squared surprise of each next frame's coefficients under the law: 1 if it is theirs."""
+    z = law.coefficients(films)
+    gap = z[:, 1:] - z[:, :-1] @ law.transition[0].T
+    return (gap @ torch.linalg.inv(law.noise) * gap).mean()
