@@ -117,7 +117,7 @@ class Rolling(Learner):
     scale : s.d. of the innovations, broadcasts against (C, *grid).
     width : W, at least 2. past : known frames that the network sees.
     correlation : of the noise from a frame to the next, in (-1, 1).
-    solver, steps : of a unit. Two steps of the default are two evaluations a frame.
+    solver, steps : of a unit. One step of the default is one evaluation a frame.
     startup : share of training at the start, where all frames are noise.
     emphasis : levels that the loss looks at, or None for all alike.
     """
@@ -132,7 +132,7 @@ class Rolling(Learner):
         past: int = 1,
         correlation: float = 0.0,
         solver: Solver | None = None,
-        steps: int = 2,
+        steps: int = 1,
         startup: float = 0.2,
         emphasis: Emphasis | None = None,
         boundary: Boundary | None = None,
@@ -148,7 +148,7 @@ class Rolling(Learner):
         self.mean = Persistence() if mean is None else mean
         self.scale = torch.ones(()) if scale is None else scale
         self.correlation, self.startup, self.emphasis = correlation, startup, emphasis
-        self.solver = Adams(2, InTime(), RotationForm()) if solver is None else solver
+        self.solver = Adams(3, InTime(), RotationForm()) if solver is None else solver
         self.steps, self.boundary = steps, boundary
         self.history = max(past, self.mean.history)
         self.window = self.history + width
@@ -162,6 +162,10 @@ class Rolling(Learner):
     def unit(self) -> float:
         """Global time from one shift to the next."""
         return 1 / (2 * self.width - 1)
+
+    def _time(self, units: float) -> Tensor:
+        # rounding must not set a clock going that stands still, at the end of all
+        return torch.tensor(units * self.unit + 1e-12, dtype=torch.float64)
 
     def denoiser(self, dims: int) -> Window:
         """Of windows on a grid of ``dims`` axes."""
@@ -183,10 +187,7 @@ class Rolling(Learner):
             for unit in range(n, self.width - 1, -1):
                 scope = rng.inside("frame", frame).inside("unit", unit)
                 for k in range(self.steps):
-                    t, s = (
-                        torch.tensor((unit - j / self.steps) * self.unit, dtype=torch.float64)
-                        for j in (k, k + 1)
-                    )
+                    t, s = (self._time(unit - j / self.steps) for j in (k, k + 1))
                     noise = scope.at("step", k)
                     x, state = self.solver.step(denoiser, x, t, s, now, state, noise)
             n = self.width
