@@ -107,7 +107,7 @@ def law(grid: int) -> LinearGaussian:
     for j, (memory, period, variance, *patterns) in enumerate(PAIRS):
         at = slice(2 * j, 2 * j + 2)
         c, s = (f(2 * math.pi / period) * math.exp(-1 / memory) for f in (math.cos, math.sin))
-        step[at, at] = torch.tensor([[c, -s], [s, c]])
+        step[at, at] = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
         # a pattern of unit norm has 1 / grid^2 of its variance at a point, on average
         share = 0.5 * variance * grid**2 * -math.expm1(-2 / memory)
         noise[at, at] = share * torch.eye(2, dtype=torch.float64)

@@ -85,7 +85,8 @@ class Starts:
 
 
 def run(report: Report, quick: bool) -> None:
-    """All engines that have a trained model; --quick has fewer members, and fewer starts but for the default."""
+    """All engines that have a trained model; --quick has fewer members, and fewer starts for all
+    but the default."""
     starts, members = Starts.of(TEST, NEWEST), 8 if quick else 50
     few = starts.some(TEST // 2 if quick else TEST)
     rows: list[Row] = [scored("exact law", starts.law, None, few, members)]

@@ -208,8 +208,10 @@ def test_stores_say_their_own_law() -> None:
     shelf = recipe.load(SHELF / "spde_heat.py", "datasets")
     ds: xr.Dataset = shelf.fields(3, 64)
     said = ds.attrs["sciddm_generator"]
-    numbers = (said[key] for key in ("length", "diffusivity", "damping", "speed"))
-    heat = StochasticHeat(*numbers, PowerLaw(**said["noise"]))
+    heat = StochasticHeat(
+        said["length"], said["diffusivity"], said["damping"], said["speed"],
+        PowerLaw(**said["noise"]),
+    )  # fmt: skip
     drawn = heat.films(3, 64, said["frames"], said["step"]).numpy().astype("f4")
     np.testing.assert_array_equal(ds["temperature"].values, drawn)
     law = shelf.law(ds)
