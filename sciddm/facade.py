@@ -99,6 +99,7 @@ def forecast(
     seed: int = 0,
     start: Any = None,  # noqa: ANN401 (a date in any form, a number, or a list of them)
     forcings: xr.Dataset | xr.DataArray | None = None,
+    seen: Evidence | None = None,
     progress: Progress = _quiet,
 ) -> xr.Dataset:
     """Draw what follows a past: an ensemble of p(next frames | past).
@@ -115,6 +116,8 @@ def forecast(
         last time of ``past``.
     forcings : what the model is told ahead (fields such as a sea surface), at the times of the past
         and of the leads; None takes it from ``past``. The calendar is known anyway.
+    seen : values along the way, with their times, places and errors (see `Observed`), for a model
+        of whole films (`forecasters.Film`): the draws are then of p(next frames | past, seen).
 
     Returns a Dataset with dims ``init_time`` (for a list of starts; else a coordinate),
     ``member``, ``lead_time`` and the grid's, and the coordinate ``valid_time``. ``lead_time`` is a
@@ -123,7 +126,7 @@ def forecast(
     those of the last frames measured by the training data.
     Raises `InputError` before any draw, and `RunError` for a member that diverged.
     """
-    return rollout.draw(Outlook(model, past, steps, members, seed, start, forcings), progress)
+    return rollout.draw(Outlook(model, past, steps, members, seed, start, forcings, seen), progress)
 
 
 def refined(model: Model, *, steps: int, members: int = 512, seed: int = 0) -> Model:

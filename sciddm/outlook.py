@@ -15,13 +15,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sciddm.assimilate import along
 from sciddm.data import checks
 from sciddm.data.axis import said
 from sciddm.data.films import on_grid
 from sciddm.data.past import TAKEN, Past, conform, forcing
 from sciddm.errors import InputError
-from sciddm.forecasters import Forecaster, Learner
+from sciddm.evidence import Evidence
+from sciddm.forecasters import Film, Forecaster, Learner
 from sciddm.model import Model
+from sciddm.observe import Observation
 from sciddm.task import Lead
 
 ODD = 8.0
@@ -36,7 +39,7 @@ class Outlook:
     training data; further dims as the films of training had. steps : how many leads.
     start : a time of the past from which to forecast, or a list of them; None is the last one.
     forcings : what the model is told ahead, at the times of the past and of the leads; None looks
-    for it in ``past``.
+    for it in ``past``. seen : what is observed along the way, or None.
     """
 
     model: Model
@@ -46,6 +49,7 @@ class Outlook:
     seed: int = 0
     start: Any = None
     forcings: xr.Dataset | xr.DataArray | None = None
+    seen: Evidence | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Model):
@@ -70,6 +74,7 @@ class Outlook:
             )
         self._warn_of_the_past()
         self.known  # noqa: B018 (read and checked now)
+        self.observed  # noqa: B018
 
     @property
     def forecaster(self) -> Forecaster:
@@ -172,6 +177,50 @@ class Outlook:
         assert values is not None  # it has channels
         tensor = torch.from_numpy(np.ascontiguousarray(values))
         return on_grid(tensor[None], len(self.model.codec.grid.dims))[0], place
+
+    @cached_property
+    def observed(self) -> dict[tuple[int, int], Observation | None]:
+        """What is seen along the forecast of each film and start; {} where nothing is given."""
+        if self.seen is None:
+            return {}
+        if not isinstance(self.seen, Evidence):
+            raise InputError(
+                f"Got a {type(self.seen).__name__} for what is seen; expected sciddm.Observed."
+            )
+        if not isinstance(self.forecaster, Film):
+            raise InputError(
+                f"Got observations along the way for {type(self.forecaster).__name__}, which draws "
+                "frame after frame; expected a model of whole films (models/forecast_film.py)."
+            )
+        axis, task, found = self.frames.axis, self.model.task, {}
+        for film, label in enumerate(self.frames.labels):
+            own = {self.frames.sample: (film, label)} if self.frames.sample else {}
+            for i, s in enumerate(self.starts):
+                leads = axis.ahead(s, np.arange(1, self.steps + 1))
+                found[film, i] = along(
+                    self.seen, self.model.codec, task.time, axis.times[s], leads, own
+                )
+        blind = sum(o is None for o in found.values())
+        if blind:
+            checks.warn(f"Nothing is observed along {blind} of {len(found)} forecasts.")
+        return found
+
+    def guided(self, film: int, start: int) -> Forecaster:
+        """The forecaster of one film and start, given what is seen along the way."""
+        seen = self.observed.get((film, start))
+        if seen is None:
+            return self.forecaster
+        last = self._guided.get(seen)
+        if last is None:
+            assert isinstance(self.forecaster, Film)
+            self._guided.clear()
+            last = self._guided[seen] = self.forecaster.given(seen, self.steps)
+        return last
+
+    @cached_property
+    def _guided(self) -> dict[Observation, Forecaster]:
+        """The last one made: the blocks of a case share it."""
+        return {}
 
     @property
     def cases(self) -> dict[str, int]:

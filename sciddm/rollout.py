@@ -68,7 +68,7 @@ def chunks(job: Outlook) -> dict[str, int]:
     rows, codec = rows_of(job.model), job.model.codec
     members = min(rows, job.members)
     size = {dim: 1 for dim in job.cases}
-    if size:
+    if size and job.seen is None:  # what is seen differs from case to case
         many = "init_time" if job.cases.get("init_time", 1) > 1 else next(iter(size))
         size[many] = min(job.cases[many], rows // members)
     frame = 4 * rows * len(codec.variables) * math.prod(codec.grid.shape)
@@ -108,7 +108,8 @@ def _walk(
     context = _context(job, film, start)
     address = tuple(_address(job, f, s) for f, s in zip(film, start, strict=True))
     rng = Streams(job.seed, address, tuple(int(m) for m in member))
-    codec, frames = job.model.codec, job.forecaster.frames(context, rng)
+    forecaster = job.guided(int(film[0]), int(start[0]))
+    codec, frames = job.model.codec, forecaster.frames(context, rng)
     late = job.steps - max(1, job.steps // 10)
     for region in regions:
         leads = range(region["lead_time"].start, region["lead_time"].stop)
@@ -320,9 +321,10 @@ def _attrs(job: Outlook) -> dict[str, str | int | float]:
     return {
         "Conventions": "CF-1.10",
         "engine": type(forecaster).__name__,
-        "network_evaluations": forecaster.evaluations,
+        "network_evaluations": job.guided(0, 0).evaluations,
         "lead_step": f"{lead.step:g}" if lead.unit == "1" else f"{lead.step:g} {lead.unit}",
         "past_frames": forecaster.history,
+        "guidance": "none" if job.seen is None else "moment matching, closed form",
         "seed": int(job.seed),
         "noise_scheme": SCHEME,
     }
@@ -339,6 +341,8 @@ def _digest(job: Outlook) -> str:
         words.update(name.encode() + tensor.numpy().tobytes())
     words.update(manifest.plain_bytes(job.frames.axis.times[job.starts]))
     words.update("|".join(job.frames.labels).encode() + job.pasts.numpy().tobytes())
+    for part in () if job.seen is None else job.seen.identity():
+        words.update(part)
     if job.known is not None:
         words.update(job.known[0].numpy().tobytes() + job.known[1].tobytes())
     return words.hexdigest()[:16]
