@@ -27,9 +27,16 @@ from sciddm.solve import Diffusion
 ROOT = Path(__file__).parents[1]
 FILES = {kind: sorted((ROOT / kind).glob("*.py")) for kind in recipe.SHELVES}
 EVERY = [(kind, path) for kind, paths in FILES.items() for path in paths]
-# One recipe reads a public file and accepts no other; a local copy may lie beside the repository.
-MONTH = ROOT.parent / "shared" / "data" / "climate" / "era5_t2m_uk_2019-03.nc"
-MADE_HERE = [path for path in FILES["datasets"] if path.stem != "era5_t2m_uk" or MONTH.exists()]
+# Some recipes read public files and accept no others; local copies may lie beside the repository.
+LOCAL = ROOT.parent / "shared" / "data"
+MONTH = LOCAL / "climate" / "era5_t2m_uk_2019-03.nc"
+PUBLIC = {
+    "era5_t2m_uk": MONTH,
+    "ostia_sst": LOCAL / "climate",
+    "sst_pacific": LOCAL / "ensembles",
+    "trefht": LOCAL / "climate",
+}
+MADE_HERE = [p for p in FILES["datasets"] if p.stem not in PUBLIC or PUBLIC[p.stem].exists()]
 SHELF_NAMES = {*recipe.SHELVES, "benchmarks", "tests"}
 
 
@@ -123,7 +130,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def needs(path: Path, record: Path) -> dict[str, object]:
     """What a recipe asks for beyond its defaults: a file to read and what to read from it."""
-    given = {"source": str(MONTH if path.stem == "era5_t2m_uk" else record), "variables": ["t2m"]}
+    given = {"source": str(PUBLIC.get(path.stem, record)), "variables": ["t2m"]}
     takes = inspect.signature(recipe.load(path).make).parameters
     return {key: value for key, value in given.items() if key in takes}
 
