@@ -227,7 +227,8 @@ def test_stores_say_their_own_law() -> None:
     assert float(surprise(law, torch.from_numpy(ds["anomaly"].values)[None, None])) == (
         pytest.approx(1.0, abs=0.03)
     )
-    still = torch.tensor([v for *_, v, _, _ in shelf.PAIRS for _ in range(2)]).double()
+    variances = [v for *_, v, _, _ in shelf.PAIRS for _ in range(2)]
+    still = torch.tensor(variances, dtype=torch.float64)
     torch.testing.assert_close(
         law.stationary(), torch.diag(still * 16**2 / 2), atol=1e-9, rtol=1e-9
     )
