@@ -226,6 +226,28 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Forecast:
+    """What follows a past, scored where the past's file goes on, in the folder ``out``.
+
+    ``past`` is a store or file with a time axis; without it, the ``split`` of the data set.
+    ``starts`` are dates (or numbers) as text, or how many, evenly spread where history and truth
+    are whole. ``steps`` are lead steps. ``block`` starts are resampled together for the intervals
+    of the scores; without it none are given.
+    """
+
+    model: str
+    out: Inside
+    past: str | None = None
+    split: Literal["train", "validation", "test"] = "test"
+    steps: Count = 12
+    starts: Count | list[str] = 8
+    members: Count = 64
+    seed: NotNegative = 0
+    forcings: str | None = None
+    block: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Run:
     """One experiment. A pipeline asks for the sections it needs with `need`."""
 
@@ -237,6 +259,7 @@ class Run:
     recover: Recover | None = None
     evaluate: Evaluate | None = None
     pde_inverse: Inverse | None = None
+    forecast: Forecast | None = None
     resume: bool = False
     overwrite: bool = False
     as_json: bool = False
@@ -244,8 +267,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
             raise ValueError("resume or overwrite, not both")
-        sections = (self.train, self.fit, self.recover, self.evaluate, self.pde_inverse)
-        writes = [s.out for s in sections if s is not None]
+        draws = (self.recover, self.evaluate, self.pde_inverse, self.forecast)
+        writes = [s.out for s in (self.train, self.fit, *draws) if s is not None]
         if self.data is not None and Path(self.data.store) in map(Path, writes):
             raise ValueError(f"an output that is not the input store {self.data.store!r}")
 
@@ -273,6 +296,7 @@ SECTIONS = {
     "recover": Recover,
     "evaluate": Evaluate,
     "pde_inverse": Inverse,
+    "forecast": Forecast,
 }
 
 

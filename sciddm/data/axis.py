@@ -159,6 +159,18 @@ class Axis:
         dates = [self._moved(origin, int(self.step) * int(n)) for n in steps]
         return _objects(dates) if self.times.dtype.kind == "O" else _fine(np.array(dates))
 
+    def served(self, history: int, steps: int) -> list[int]:
+        """Indices from which ``steps`` leads can be forecast and held to what came: ``history``
+        frames up to them and ``steps`` after them are on the axis."""
+        around = np.arange(1 - history, steps + 1)
+        every = range(len(self.times))
+        return [i for i in every if (self.indices(self.ahead(i, around)) >= 0).all()]
+
+    def reached(self, starts: Sequence[int], steps: int) -> int:
+        """How many leads, up to ``steps``, the axis holds after every one of ``starts``."""
+        ahead = [self.indices(self.ahead(s, np.arange(1, steps + 1))) >= 0 for s in starts]
+        return int(np.append(~np.all(ahead, axis=0), True).argmax())
+
     def leads(self, steps: int) -> xr.Variable:
         """The coordinate of ``steps`` leads: durations, or numbers with ``units`` where a lead has
         no fixed length."""

@@ -161,3 +161,12 @@ def test_a_time_is_said_as_short_as_it_can_be() -> None:
     assert said(np.datetime64("2019-03-01T06:30:00", "ns")) == "2019-03-01T06:30"
     assert said(cftime.Datetime360Day(2000, 2, 30, 6)) == "2000-02-30T06:00"
     assert said(0.30000000000000004) == "0.3"
+
+
+def test_starts_that_can_be_forecast_and_checked_have_everything_around_them() -> None:
+    axis = Axis.of(coord(np.delete(hours(40).values, 20)), 2, "hours")
+    whole = set(range(40)) - {20}
+    want = [h for h in sorted(whole) if {h - 4, h - 2, h, h + 2, h + 4, h + 6} <= whole]
+    assert [int(str(axis.times[i])[11:13]) + 24 * (i >= 23) for i in axis.served(3, 3)] == want
+    assert axis.reached([19], 40) == 10 and axis.reached([0, 19], 40) == 9
+    assert axis.reached([0], 4) == 4

@@ -1,0 +1,146 @@
+"""Forecasts from a store, scored by lead against what came: `sciddm run forecast CONFIG`.
+
+Reads
+    The section [forecast]: a saved model that forecasts, and a store or file of its past, or the
+    split of the section [data] (made first when it is not there).
+Writes
+    A folder: `forecast.zarr` with every member (a run that was killed goes on with --resume),
+    `scores.json`, and the pictures of each variable: scores by lead beside persistence and
+    climatology, ranks, one point as a fan, maps by lead. Leads that the past does not reach are
+    forecast and not scored.
+Costs
+    Starts times members times leads times network evaluations a frame; minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import sciddm
+from sciddm import config, forecasters, plot, recipe, rollout, score, verbs
+from sciddm.data import films, split
+from sciddm.errors import InputError
+from sciddm.model import Model
+
+
+def main(run: config.Run) -> None:
+    """Check everything, draw, score, write the folder."""
+    ask = config.need(run.forecast, "forecast")
+    files = [f for f in (ask.model, ask.past, ask.forcings) if f is not None]
+    out = Path(ask.out)
+    if not run.resume:
+        recipe.free(out, run.overwrite, *files, marker="scores.json")
+    model = sciddm.load(ask.model)
+    past, train = opened(run, ask)
+    job = sciddm.Outlook(
+        model,
+        past,
+        ask.steps,
+        ask.members,
+        ask.seed,
+        spread(model, past, ask) if isinstance(ask.starts, int) else ask.starts,
+        None if ask.forcings is None else verbs.opened(ask.forcings),
+    )
+    ens = rollout.run(
+        job, out / "forecast.zarr", resume=run.resume, overwrite=run.overwrite,
+        progress=verbs.progress,
+    )  # fmt: skip
+    leads = job.frames.axis.reached(job.starts, job.steps)
+    rows = {type(model.forecaster).__name__: ens}
+    for name, rival in (baselines(model, train) if leads else {}).items():
+        rows[name] = rollout.draw(replace(job, model=replace(model, sampler=rival)))
+    tables = {}
+    for name in map(str, ens.data_vars):
+        truth = job.frames.ds[name]
+        tables[name] = {
+            who: score.by_lead(
+                field[name].isel(lead_time=slice(leads)), truth, joint=False, block=ask.block
+            )
+            for who, field in rows.items()
+            if leads
+        }
+        pictures(out, name, ens[name], truth, tables[name])
+    facts = {"store": str(out / "forecast.zarr"), "starts": len(job.starts), "leads": job.steps}
+    facts |= {"leads_scored": leads, "members": job.members, **ens.attrs}
+    (out / "scores.json").write_text(json.dumps({**facts, "scores": plain(tables)}) + "\n")
+    mean = {
+        f"{name}, {who}": {n: float(table[n].mean()) for n in ("crps", "rmse", "spread_skill")}
+        for name, row in tables.items()
+        for who, table in row.items()
+    }
+    if mean:
+        verbs.table(mean, run.as_json)
+    else:
+        verbs.show(facts, run.as_json)
+
+
+def opened(run: config.Run, ask: config.Forecast) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """The past, and the training data where they are known."""
+    if ask.past is not None:
+        return verbs.opened(ask.past), None
+    ds = recipe.opened(config.need(run.data, "data"))
+    return split.select(ds, ask.split), split.select(ds, "train")
+
+
+def spread(model: Model, past: xr.Dataset, ask: config.Forecast) -> list[object]:
+    """Starts spread evenly over those whose history and truth are whole."""
+    axis = sciddm.Outlook(model, past, 1, 1).frames.axis
+    served = axis.served(model.forecaster.history, ask.steps)
+    if not served:
+        raise InputError(
+            f"Got a past of {len(axis.times)} times; expected {model.forecaster.history} frames, a "
+            f"start and {ask.steps} leads in a row: ask fewer steps, or name the starts."
+        )
+    chosen = np.unique(np.linspace(0, len(served) - 1, int(ask.starts)).round().astype(int))
+    return [axis.times[served[i]] for i in chosen]
+
+
+def baselines(model: Model, train: xr.Dataset | None) -> dict[str, forecasters.Forecaster]:
+    """Persistence, and the frames of the training data in any order."""
+    found: dict[str, forecasters.Forecaster] = {"persistence": forecasters.Persistent()}
+    if train is not None:
+        frames = films.frames(train, model.task)
+        dim = model.task.sample
+        some = frames.isel({dim: np.linspace(0, frames.sizes[dim] - 1, 512).astype(int)})
+        record = films.encode(some.expand_dims("film"), model.codec)[0].transpose(0, 1)
+        found["climatology"] = forecasters.Climatology.fit(record)
+    return found
+
+
+def pictures(
+    out: Path, name: str, ens: xr.DataArray, truth: xr.DataArray, tables: dict[str, xr.Dataset]
+) -> None:
+    """Of one variable: scores, ranks, and the first start as a fan and as maps."""
+    ours = dict(list(tables.items())[:1])
+    others = dict(list(tables.items())[1:])
+    if ours:
+        plot.save(plot.by_lead(ours, floors=others), out / f"{name}_scores.png")
+        ranks = next(iter(ours.values()))["rank_histogram"]
+        plot.save(plot.ranks_by_lead(ranks), out / f"{name}_ranks.png")
+    one = ens.isel({d: 0 for d in ens.dims if d in ("init_time", "sample")}).load()
+    space = [str(d) for d in one.dims if d not in ("member", "lead_time")]
+    known = np.argwhere(np.isfinite(one.isel(member=0, lead_time=0).values))
+    middle = known[len(known) // 2] if len(known) else ()
+    point = {d: int(i) for d, i in zip(space, middle, strict=True)}
+    plot.save(plot.fan(one.isel(point)), out / f"{name}_fan.png")
+    if len(space) == 2:
+        plot.save(plot.lead_maps(one), out / f"{name}_maps.png")
+
+
+def plain(tables: dict[str, dict[str, xr.Dataset]]) -> dict[str, object]:
+    """Scores by variable, forecast and name, a number a lead; NaN as None."""
+
+    def numbers(values: xr.DataArray) -> list[float | None]:
+        return [None if math.isnan(v) else round(float(v), 6) for v in values.values]
+
+    return {
+        name: {who: {str(n): numbers(v) for n, v in table.items() if v.ndim == 1}
+               for who, table in row.items()}
+        for name, row in tables.items()
+    }  # fmt: skip
