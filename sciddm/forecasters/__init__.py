@@ -18,7 +18,8 @@ word                what it is
 `Perturbed`         any forecaster from perturbed beginnings
 `Climatology`       frames of the training record of that hour or day; `Persistent`,
                     `DampedAnomaly` beside it: baselines, with the `Cycle` that they know
-`Mean`              what is expected next: `Persistence`, `Damped`, `Linear`
+`Mean`              what is expected next: `Persistence`, `Damped`, `Linear`; for short records
+                    `Cyclic`, `Stencils`, `Blended`, with the covariance `Factored` of blocks
 ==================  ================================================================================
 """
 
@@ -28,27 +29,32 @@ from sciddm.forecasters.baselines import Climatology, Cycle, DampedAnomaly, Pers
 from sciddm.forecasters.composed import Composed
 from sciddm.forecasters.dropout import Dropout
 from sciddm.forecasters.dyffusion import DYffusion
+from sciddm.forecasters.factored import Factored
 from sciddm.forecasters.film import Assimilated, Film
 from sciddm.forecasters.fitting import linear_inverse
 from sciddm.forecasters.linear import LinearGaussian
 from sciddm.forecasters.mean import Damped, Linear, Mean, Persistence
 from sciddm.forecasters.perturbed import Perturbed
 from sciddm.forecasters.refine import Refine
+from sciddm.forecasters.regression import Blended, Cyclic, Stencils
 from sciddm.forecasters.rolling import Emphasis, Rolling
 from sciddm.forecasters.scored import Scored
 
 __all__ = [
     "Assimilated",
     "Autoregressive",
+    "Blended",
     "Boundary",
     "Climatology",
     "Composed",
     "Cycle",
+    "Cyclic",
     "DYffusion",
     "Damped",
     "DampedAnomaly",
     "Dropout",
     "Emphasis",
+    "Factored",
     "Film",
     "Forecaster",
     "Learner",
@@ -61,6 +67,7 @@ __all__ = [
     "Refine",
     "Rolling",
     "Scored",
+    "Stencils",
     "conditions",
     "linear_inverse",
 ]
