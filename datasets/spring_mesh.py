@@ -99,7 +99,7 @@ def fields(
     return generate.labelled(
         {n: (dims, values[k], {**axis, "long_name": s}) for k, (n, s) in enumerate(NAMES.items())},
         {
-            "time": ("time", STEP * every * np.arange(len(film)), {**axis, "axis": "T"}),
+            "time": ("time", STEP * (every * np.arange(len(film))), {**axis, "axis": "T"}),
             "y": ("y", points, {**axis, "long_name": "row of the mesh", "axis": "Y"}),
             "x": ("x", points, {**axis, "long_name": "column of the mesh", "axis": "X"}),
             "fixed": (("y", "x"), fixed, {**axis, "long_name": "held in place"}),

@@ -12,12 +12,13 @@ from sciddm.denoise import Context
 from sciddm.errors import InputError
 from sciddm.forecasters.base import Boundary, Learner, conditions
 from sciddm.forecasters.fair import fair_crps, share_of, uniform
+from sciddm.forecasters.mean import Mean, Persistence
 from sciddm.nn.dropout import masks
 from sciddm.random import Streams
 
 
 class Dropout(Learner):
-    """x_{t+j} = x_t + f(x_t, j / ahead), j = 1 .. ahead, then again from the last of these.
+    """x_{t+j} = mean_j + scale f(x_t, j / ahead), j = 1 .. ahead, then again from the last one.
 
     With a `nn.Dropped` network every member keeps the mask that it draws once: one sub-network all
     along its forecast. With a plain network the forecast is deterministic, the one that
@@ -29,6 +30,8 @@ class Dropout(Learner):
         inputs beside the newest frame (C), and the share j / ahead as its level.
     ahead : frames that are forecast from one state, each by one evaluation. history : frames seen.
     draws : masks a training film. 1: mean absolute error, as published; 2 or more: fair CRPS.
+    mean : what is expected of the next frame, or None for the newest one. scale : s.d. about it,
+        (C, 1, ...), the unit of the network.
     boundary : what is known in every frame.
 
     Expect too little spread: a mask says how unsure the network is of its weights, not how unsure
@@ -47,6 +50,8 @@ class Dropout(Learner):
         ahead: int = 1,
         history: int = 1,
         draws: int = 1,
+        mean: Mean | None = None,
+        scale: Tensor | None = None,
         boundary: Boundary | None = None,
         longest: int | None = None,
     ) -> None:
@@ -55,8 +60,11 @@ class Dropout(Learner):
             raise InputError(
                 f"Got ahead {ahead}, history {history} and draws {draws}; expected 1 or more."
             )
-        self.network, self.ahead, self.history, self.draws = network, ahead, history, draws
-        self.boundary, self.longest, self.window = boundary, longest, history + ahead
+        self.mean = Persistence() if mean is None else mean
+        self.scale = torch.ones(()) if scale is None else scale
+        self.network, self.ahead, self.draws = network, ahead, draws
+        self.history = max(history, self.mean.history)
+        self.boundary, self.longest, self.window = boundary, longest, self.history + ahead
 
     @property
     def evaluations(self) -> float:
@@ -69,10 +77,11 @@ class Dropout(Learner):
         mask = self._mask(recent, rng)
         while True:
             seen = conditions(recent, context, frame, self.ahead, depth)
-            start, block = recent[:, :, -1], []
-            for j in range(1, self.ahead + 1):
-                share = torch.full((len(start),), j / self.ahead, dtype=torch.float64)
-                block.append(self.imposed(self._next(start, share, seen, mask), context))
+            run, block = self.mean.ahead(recent, context, frame, self.ahead), []
+            for j in range(self.ahead):
+                place = torch.full((len(recent),), j)
+                found = self._found(recent[:, :, -1], run, place, seen, mask)
+                block.append(self.imposed(found, context))
                 yield block[-1]
             recent = torch.cat([recent, torch.stack(block, 2)], 2)[:, :, -self.history :]
             frame += self.ahead
@@ -81,20 +90,26 @@ class Dropout(Learner):
         past = film[:, :, : self.history]
         context = replace(context, past=past)
         seen = conditions(past, context, 1, self.ahead, self.history)
+        run = self.mean.ahead(past, context, 1, self.ahead)
         place = (uniform(rng.at("frame"), len(film)) * self.ahead).long()
         target = film[torch.arange(len(film)), :, self.history + place]
-        at, start = (place + 1).double() / self.ahead, past[:, :, -1]
         found = [
-            self.imposed(self._next(start, at, seen, self._mask(past, rng, k)), context)
+            self.imposed(
+                self._found(past[:, :, -1], run, place, seen, self._mask(past, rng, k)), context
+            )
             for k in range(self.draws if masks(self.network) else 1)
         ]
-        return fair_crps(torch.stack(found), target)
+        scale = self.scale.to(film)
+        return fair_crps(torch.stack(found) / scale, target / scale)
 
     def _mask(self, like: Tensor, rng: Streams, draw: int = 0) -> Tensor | None:
         count = masks(self.network)
         return rng.at("mask", draw).normal(like.new_empty(len(like), count)) if count else None
 
-    def _next(self, start: Tensor, share: Tensor, seen: Tensor, mask: Tensor | None) -> Tensor:
-        context = Context(fields=seen, scalars=mask)
-        out: Tensor = self.network(start, share_of(share), context)
-        return start + out
+    def _found(
+        self, start: Tensor, run: Tensor, place: Tensor, seen: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Frame number ``place`` (B,) of a block, 0 the first, about the ``run`` of the mean."""
+        level = share_of((place + 1).double() / self.ahead)
+        f = self.network(start, level, Context(fields=seen, scalars=mask))
+        return run[torch.arange(len(run)), :, place] + self.scale.to(start) * f

@@ -9,9 +9,10 @@ A block is drawn by cold sampling along tau_0 = 0 < tau_1 < .. < 1 from s_0 = x_
 
     x_hat = F(s_n, tau_n),   s_{n+1} = s_n + I(x_0, x_hat, tau_{n+1}) - I(x_0, x_hat, tau_n),
 
-and its last x_hat begins the next block. Here both networks are held to their ends,
+and its last x_hat begins the next block. Here both networks are held to their ends and learn what
+the run m of a mean (persistence, or a linear law) from x_0 does not know,
 
-    I = (1 - tau) x_0 + tau x_h + 4 tau (1 - tau) f,     F = s + (1 - tau) g,
+    I = m(tau) + tau (x_h - m(1)) + 4 tau (1 - tau) f,     F = m(1) + s - m(tau) + (1 - tau) g,
 
 so a film passes through its states, and any real lead lies between them.
 
@@ -35,6 +36,7 @@ from sciddm.denoise import Context
 from sciddm.errors import InputError
 from sciddm.forecasters.base import Boundary, Learner, conditions
 from sciddm.forecasters.fair import fair_crps, share_of, uniform
+from sciddm.forecasters.mean import Mean, Persistence
 from sciddm.nn.dropout import masks
 from sciddm.random import Streams
 
@@ -50,6 +52,8 @@ class DYffusion(Learner):
     interpolator : backbone of C + noise inputs (x_h, noise) and C outputs. forecaster : the same
         of (s, noise). Both see the conditions (`conditions`) in ``context.fields``, x_0 among them.
     ahead : frames in a block, h, 2 or more. history : frames seen. noise : channels of noise.
+    mean : what is expected of the next frame, or None for the newest one. scale : s.d. about it,
+        (C, 1, ...), the units of both networks.
     extra : steps of the sampling between frame 0 and 1, evenly spaced, beside those at the frames.
     stride : the sampling steps on every stride-th frame; the others are interpolated at the end.
     refine : whether all frames are interpolated anew from the last x_hat.
@@ -71,6 +75,8 @@ class DYffusion(Learner):
         ahead: int,
         history: int = 1,
         noise: int = 2,
+        mean: Mean | None = None,
+        scale: Tensor | None = None,
         extra: int = 0,
         stride: int = 1,
         refine: bool = True,
@@ -90,11 +96,13 @@ class DYffusion(Learner):
         if not 0 < share < 1:
             raise InputError(f"Got the share {share}; expected a number between 0 and 1.")
         self.interpolator, self.forecaster = interpolator, forecaster
-        self.ahead, self.history, self.noise = ahead, history, noise
+        self.mean = Persistence() if mean is None else mean
+        self.scale = torch.ones(()) if scale is None else scale
+        self.ahead, self.history, self.noise = ahead, max(history, self.mean.history), noise
         self.extra, self.stride, self.refine = extra, stride, refine
         self.draws, self.share, self.held = draws, share, held
         self.boundary, self.longest = boundary, longest
-        self.window, self.stages = history + ahead, (share,)
+        self.window, self.stages = self.history + ahead, (share,)
 
     def times(self, stride: int = 1) -> list[float]:
         """tau_0 = 0, .., tau_{N-1} < 1: every ``stride``-th frame, and the extra steps."""
@@ -137,7 +145,7 @@ class DYffusion(Learner):
             place = 1 + (uniform(rng.at("frame"), rows) * (self.ahead - 1)).long()
             target = film[torch.arange(rows), :, self.history - 1 + place]
             tau = place.double() / self.ahead
-            return fair_crps(torch.stack([self._between(b, end, tau) for b in begun]), target)
+            return self._score([self._between(b, end, tau) for b in begun], target)
         times = torch.tensor([*self.times(), 1.0], dtype=torch.float64)
         step = (uniform(rng.at("step"), rows) * (len(times) - 1)).long()
         tau, after = times[step], times[step + 1]
@@ -148,8 +156,11 @@ class DYffusion(Learner):
             with torch.no_grad():
                 own = self._moved(b, state, x_hat, tau, after)
             second.append(self._ahead(b, own, after))
-        score = fair_crps(torch.stack(first), end) + fair_crps(torch.stack(second), end)
-        return 0.5 * score
+        return 0.5 * (self._score(first, end) + self._score(second, end))
+
+    def _score(self, draws: list[Tensor], target: Tensor) -> Tensor:
+        scale = self.scale.to(target)
+        return fair_crps(torch.stack(draws) / scale, target / scale)
 
     def _blocks(self, context: Context, rng: Streams) -> Iterator[tuple[_Begun, Tensor]]:
         """What each block is drawn from, and its frames (B, C, h, *grid)."""
@@ -203,14 +214,15 @@ class DYffusion(Learner):
 
     def _between(self, begun: _Begun, end: Tensor, tau: Tensor) -> Tensor:
         """I(x_0, x_h, tau), ``tau`` (B,)."""
-        f = begun.asked(self.interpolator, end, tau, 0)
-        t = _wide(tau, end)
-        return self.imposed(torch.lerp(begun.start, end, t) + 4 * t * (1 - t) * f, begun.context)
+        f, t = begun.asked(self.interpolator, end, tau, 0), _wide(tau, end)
+        known = begun.mean(tau) + t * (end - begun.run[:, :, -1])
+        return self.imposed(known + 4 * t * (1 - t) * self.scale.to(end) * f, begun.context)
 
     def _ahead(self, begun: _Begun, state: Tensor, tau: Tensor) -> Tensor:
         """F(s, tau), ``tau`` (B,)."""
-        g = begun.asked(self.forecaster, state, tau, 1)
-        return self.imposed(state + (1 - _wide(tau, state)) * g, begun.context)
+        g, t = begun.asked(self.forecaster, state, tau, 1), _wide(tau, state)
+        known = begun.run[:, :, -1] + state - begun.mean(tau)
+        return self.imposed(known + (1 - t) * self.scale.to(state) * g, begun.context)
 
     def _begun(
         self, recent: Tensor, frame: int, context: Context, rng: Streams, draw: int = 0
@@ -220,6 +232,7 @@ class DYffusion(Learner):
         assert context.past is not None
         start, depth = recent[:, :, -1], context.past.shape[2]
         seen = conditions(recent, context, frame, self.ahead, depth)
+        run = self.mean.ahead(recent, context, frame, self.ahead)
         channels = start.new_empty(len(start), self.noise, *start.shape[2:])
         noise: list[Tensor | None] = []
         mask: list[Tensor | None] = []
@@ -227,19 +240,35 @@ class DYffusion(Learner):
             count, own = masks(network), rng.at(f"{name} mask", draw)
             noise.append(rng.at(name, draw).normal(channels) if self.noise else None)
             mask.append(own.normal(start.new_empty(len(start), count)) if count else None)
-        return _Begun(start, seen, context, noise, mask)
+        return _Begun(torch.cat([start[:, :, None], run], 2), seen, context, noise, mask)
 
 
 @dataclass(frozen=True, eq=False)
 class _Begun:
-    """x_0 (B, C, *grid), what the networks see, and what they drew: noise (B, noise, *grid) and
-    masks (B, masks) of interpolator and forecaster, or None."""
+    """x_0 and the run of the mean from it, (B, C, h + 1, *grid), what the networks see, and what
+    they drew: noise (B, noise, *grid) and masks (B, masks) of both, or None."""
 
-    start: Tensor
+    run: Tensor
     seen: Tensor
     context: Context
     noise: Sequence[Tensor | None]
     masks: Sequence[Tensor | None]
+
+    @property
+    def start(self) -> Tensor:
+        """x_0, (B, C, *grid)."""
+        return self.run[:, :, 0]
+
+    def mean(self, tau: Tensor) -> Tensor:
+        """The run of the mean at ``tau`` (B,), straight between its frames."""
+        place = tau * (self.run.shape[2] - 1)
+        low = place.floor().long().clamp(0, self.run.shape[2] - 2)
+        rows = torch.arange(len(tau))
+        return torch.lerp(
+            self.run[rows, :, low],
+            self.run[rows, :, low + 1],
+            _wide(place - low, self.run[:, :, 0]),
+        )
 
     def asked(self, network: nn.Module, x: Tensor, tau: Tensor, which: int) -> Tensor:
         """The answer of the network to ``x`` (B, C, *grid) at ``tau`` (B,)."""
