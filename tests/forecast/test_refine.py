@@ -95,6 +95,17 @@ def test_the_loss_of_an_untrained_network_is_the_power_of_its_target() -> None:
     assert float(loss.mean()) == pytest.approx(1.0, abs=4.5 * math.sqrt(2 / 16 / rows))
 
 
+def test_the_first_prediction_is_made_of_nothing_but_the_past() -> None:
+    film = Streams.of(0, 3).normal(torch.zeros(3, 1, 2, 16))
+    losses = [
+        small(steps).loss(film, Context(), Streams.of(s, 3), 0.0)
+        for steps in (0, 2)
+        for s in (1, 2)
+    ]
+    torch.testing.assert_close(losses[0], losses[1])
+    assert not torch.allclose(losses[2], losses[3])
+
+
 def test_the_gradient_vanishes_at_the_exact_denoiser() -> None:
     """y ~ N(0, 1) whatever the past: the exact network is zero at every level of the training."""
     engine = small(steps=3)
