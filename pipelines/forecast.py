@@ -47,6 +47,10 @@ def main(run: config.Run) -> None:
         spread(model, past, ask) if isinstance(ask.starts, int) else ask.starts,
         None if ask.forcings is None else verbs.opened(ask.forcings),
     )
+    if ask.block is not None and 2 * ask.block > len(job.starts):
+        raise InputError(
+            f"Got blocks of {ask.block} starts of {len(job.starts)}; expected at least two blocks."
+        )
     ens = rollout.run(
         job, out / "forecast.zarr", resume=run.resume, overwrite=run.overwrite,
         progress=verbs.progress,
