@@ -29,13 +29,16 @@ from sciddm.solve import Adams, GaussianForm, Heun, Solver
 POINTS = 12
 HEAT = StochasticHeat(2 * math.pi, 0.012, 0.08, 0.25, PowerLaw(1.0, 3.0, 1.4))
 LAW = LinearGaussian.circle(*HEAT.transition(POINTS, 1.0), POINTS)
+SCALE = 0.7
 PROCESS = VE(clock=LogLinear(0.001, 200.0))
 PAST = HEAT.films(1, POINTS, 2, 1.0, seed=9)[:, None].float()
 
 
 def base(block: int = 1, spread: float = 1.0) -> Gaussian:
     law = LAW.innovations(block)
-    return Gaussian(torch.zeros(()), LowRank(law.modes, spread**2 * law.variances), PROCESS)
+    return Gaussian(
+        torch.zeros(()), LowRank(law.modes, (spread / SCALE) ** 2 * law.variances), PROCESS
+    )
 
 
 def exact(block: int = 1, spread: float = 1.0, solver: Solver | None = None) -> Autoregressive:
@@ -44,7 +47,7 @@ def exact(block: int = 1, spread: float = 1.0, solver: Solver | None = None) -> 
     solver = solver or Adams(1, form=GaussianForm(known))
     steps = 3 if isinstance(solver, Adams) else 60
     return Autoregressive(
-        known, Linear(LAW), torch.ones(1, block), block=block, solver=solver, steps=steps
+        known, Linear(LAW), torch.full((1, block), SCALE), block=block, solver=solver, steps=steps
     )
 
 
@@ -145,7 +148,10 @@ def test_an_untrained_network_scores_one_and_its_gradient_is_the_errors() -> Non
     """On films of the law itself the base's error is its own: the loss is 1 at every level."""
     probe = Probe(1)
     engine = Autoregressive(
-        Preconditioned(probe, PROCESS, base()), Linear(LAW), torch.ones(1, 1), level_std=2.5
+        Preconditioned(probe, PROCESS, base()),
+        Linear(LAW),
+        torch.full((1, 1), SCALE),
+        level_std=2.5,
     )
     film = HEAT.films(3000, POINTS, 2, 1.0, seed=11)[:, None].float()
     assert engine.window == 2
@@ -156,9 +162,21 @@ def test_an_untrained_network_scores_one_and_its_gradient_is_the_errors() -> Non
     assert probe.share.grad is not None and float(probe.share.grad.abs()) > 0
     # the residual is what the mean leaves, and the last of a window is what is drawn
     left = engine.residual(film, Context())
-    torch.testing.assert_close(left, (film[:, :, 1] - LAW.expected(film[:, :, :1])).float())
+    gap = (film[:, :, 1] - LAW.expected(film[:, :, :1])) / SCALE
+    torch.testing.assert_close(left, gap)
     again = engine.loss(film[:3], Context(), Streams.of(0, 3), 0.0)
     torch.testing.assert_close(again, loss[:3].detach())
+
+
+def test_a_residual_is_of_each_frame_and_channel_in_its_own_scale() -> None:
+    scale = torch.tensor([[0.5, 2.0], [1.0, 4.0]])
+    engine = Autoregressive(base(), Persistence(), scale, block=2)
+    film = torch.randn(5, 2, 3, POINTS, generator=torch.Generator().manual_seed(0))
+    left = engine.residual(film, Context())
+    for c in range(2):
+        for k in range(2):
+            by_hand = (film[:, c, 1 + k] - film[:, c, 0]) / scale[c, k]
+            torch.testing.assert_close(left[:, 2 * c + k], by_hand)
 
 
 def test_the_network_sees_recent_frames_and_what_is_known_ahead_at_their_times() -> None:
