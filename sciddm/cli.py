@@ -166,12 +166,17 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("truth", help="a store or file that holds the same cases")
     score.add_argument("--variable", metavar="NAME", help="only this one")
     score.add_argument("--level", type=_level, default=0.9, help="of the interval [0.9]")
+    score.add_argument(
+        "--block", type=_count, help="starts in a block, for intervals of the scores"
+    )
 
     plot = _verb(known, "plot", verbs.plot, "a picture of an ensemble")
     plot.add_argument("ensemble", help="a store with a dim 'member'")
     plot.add_argument("--truth", help="a store or file that holds the same case")
     plot.add_argument("--variable", metavar="NAME", help="[the first]")
     plot.add_argument("--case", type=_index, default=0, metavar="N", help="which, of several [0]")
+    plot.add_argument("--kind", metavar="NAME", help="fan, maps, spectra, ranks, skill or spread")
+    plot.add_argument("--at", nargs="+", metavar="NAME=VALUE", help="place of a fan [the mean]")
     plot.add_argument("-o", "--out", default="posterior.png", help="[posterior.png]")
     _replacing(plot)
 

@@ -215,7 +215,15 @@ def density(args: argparse.Namespace) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Print the scores of an ensemble, a row a variable."""
+    """Print the scores of an ensemble, a row a variable, or of a forecast, a row a lead."""
+    from sciddm import leads
+
+    forecast = opened(args.ensemble)
+    if leads.is_forecast(forecast):
+        leads.score(args, forecast, opened(args.truth))
+        return
+    if args.block is not None:
+        raise InputError(f"Got --block for {args.ensemble!r}, expected a forecast with leads.")
     ens, truth, names = _compared(args.ensemble, args.truth, args.variable)
     table(figures(ens[names], truth[names], args.level), args.json)
 
@@ -251,12 +259,20 @@ def table(rows: Mapping[str, Mapping[str, float]], as_json: bool) -> None:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Maps of one case of a field, or a fan along the one dim of a series."""
+    """Maps of one case of a field, or a fan along the one dim of a series; forecasts by lead."""
     out = recipe.free(args.out, args.overwrite, args.ensemble, marker=None)
-    from sciddm import plot
+    from sciddm import leads, plot
 
+    ens = opened(args.ensemble)
+    if leads.is_forecast(ens):
+        truth = None if args.truth is None else opened(args.truth)
+        name = leads.plot(args, ens, truth, out)
+        show({"picture": str(out), "variable": name}, args.json)
+        return
+    if args.kind is not None or args.at is not None:
+        raise InputError(f"Got --kind or --at for {args.ensemble!r}, expected a forecast.")
     if args.truth is None:
-        ens, truth = opened(args.ensemble), None
+        truth = None
         names = _chosen(ens, args.variable)
     else:
         ens, truth, names = _compared(args.ensemble, args.truth, args.variable)
