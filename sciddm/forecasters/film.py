@@ -19,7 +19,7 @@ Rozet, Louppe. Score-based data assimilation. NeurIPS 2023. https://arxiv.org/ab
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -87,6 +87,7 @@ class Film(Learner):
             )
         self._gaussian = (found.under(denoiser.process),)  # a tuple: no module of its own
         self._block: Drawn | None = None
+        self._sources: dict[int, Source] = {}
 
     @property
     def gaussian(self) -> Gaussian:
@@ -132,57 +133,66 @@ class Film(Learner):
 
     def drawn(self, seen: Observation | None, frames: int) -> Drawn:
         """Draws of the next ``frames`` frames given the past and ``seen``."""
-        count = self.history + frames
+        count = max(self.length, self.history + frames)
+        if count not in self._sources:
+            self._sources[count] = self._source(count)
+        return Drawn(self, self._sources[count], seen, frames)
+
+    def _source(self, count: int) -> Source:
+        """What draws films of ``count`` frames."""
         law, denoiser = self.gaussian, self.denoiser
-        if count <= self.length:
-            count = self.length
-        elif isinstance(law.prior, SpaceTime):
+        if count > self.length:
+            if not isinstance(law.prior, SpaceTime):
+                raise InputError(
+                    f"Got {count - self.history} frames that are observed together; this model's "
+                    f"law of films serves {self.length - self.history}. Ask for fewer, or take a "
+                    "SpaceTime law."
+                )
             whole = Gaussian(law.mean, longer(law.prior, count), law.process)
             alone = isinstance(denoiser, Gaussian)
             denoiser = whole if alone else Composed(denoiser, self.length, self.stride, law, whole)
             law = whole
-        else:
-            raise InputError(
-                f"Got {frames} frames that are observed together; this model's law of films serves "
-                f"{self.length - self.history}. Ask for fewer, or take a SpaceTime law."
-            )
+        pinned = None
+        if isinstance(law.prior, SpaceTime):
+            pinned = Pinned(denoiser, law, self.history, self.error)
         sampler = Diffusion(
             denoiser, steps=self.steps, kappa_max=self.kappa_max, kappa_min=self.kappa_min
         )
-        return Drawn(self, sampler, law, seen, frames, count)
+        return Source(count, sampler, law, pinned)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Films of ``count`` frames: their sampler and Gaussian law, and the denoiser that knows their
+    first frames, where it is in closed form."""
+
+    count: int
+    sampler: Diffusion
+    law: Gaussian
+    pinned: Pinned | None
 
 
 class Drawn:
-    """Films of ``count`` frames given their first ones and an observation; shares its gains."""
+    """The ``frames`` frames after a past, given an observation; shares its gains."""
 
-    def __init__(
-        self,
-        film: Film,
-        sampler: Diffusion,
-        law: Gaussian,
-        seen: Observation | None,
-        frames: int,
-        count: int,
-    ) -> None:
-        self.film, self.sampler, self.law = film, sampler, law
-        self.frames, self.count, self.seen = frames, count, seen
+    def __init__(self, film: Film, source: Source, seen: Observation | None, frames: int) -> None:
+        self.film, self.source, self.frames, self.seen = film, source, frames, seen
         if seen is not None:
             first, last = film.history, film.history + frames
             operator = seen.operator @ (lambda x: x[:, :, first:last])
             self.seen = Observation(seen.y, operator, seen.law)
-        self._denoiser: Pinned | Conditioned | None = None
-        if isinstance(law.prior, SpaceTime):
-            given = Pinned(sampler.denoiser, law, film.history, film.error)
-            self._denoiser = given if self.seen is None else Conditioned(given, self.seen, given)
+        self._denoiser: Pinned | Conditioned | None = source.pinned
+        if source.pinned is not None and self.seen is not None:
+            self._denoiser = Conditioned(source.pinned, self.seen, source.pinned)
 
     def __call__(self, recent: Tensor, context: Context, first: int, rng: Streams) -> Tensor:
         """Frames ``first``, ``first + 1``, ... (B, C, frames, *grid) after ``recent``."""
-        blank = recent.new_zeros(*recent.shape[:2], self.count, *recent.shape[3:])
+        blank = recent.new_zeros(*recent.shape[:2], self.source.count, *recent.shape[3:])
         assert context.past is not None
         start = context.past.shape[2] + first - 1 - self.film.history
-        known = replace(beside(context, start, self.count), past=recent)
+        known = replace(beside(context, start, self.source.count), past=recent)
         denoiser = self._denoiser or self._by_rows(recent)
-        sampler = replace(self.sampler, denoiser=denoiser)
+        sampler = replace(self.source.sampler, denoiser=denoiser)
         x = sampler(blank.shape, known, rng)
         last = sampler.times[-1]
         if isinstance(denoiser, Pinned):
@@ -193,12 +203,12 @@ class Drawn:
 
     def _by_rows(self, recent: Tensor) -> Conditioned:
         """The past as a row for every value of it."""
-        keep = torch.zeros(recent.shape[1], self.count, *recent.shape[3:], dtype=torch.bool)
+        keep = torch.zeros(recent.shape[1], self.source.count, *recent.shape[3:], dtype=torch.bool)
         keep[:, : self.film.history] = True
         variance = torch.tensor(self.film.error**2, dtype=torch.float64)
         past = Observation(recent.flatten(1), Mask(keep), variance)
         both = past if self.seen is None else past & self.seen
-        return Conditioned(self.sampler.denoiser, both, self.law)
+        return Conditioned(self.source.sampler.denoiser, both, self.source.law)
 
 
 class Assimilated(Forecaster):
@@ -213,8 +223,8 @@ class Assimilated(Forecaster):
     @property
     def evaluations(self) -> float:
         windows = 1
-        if self._drawn.count > self.film.length:
-            windows = len(places(self._drawn.count, self.film.length, self.film.stride)[0])
+        if self._drawn.source.count > self.film.length:
+            windows = len(places(self._drawn.source.count, self.film.length, self.film.stride)[0])
         return self.film.steps * windows / self._drawn.frames
 
     def walk(self, context: Context, rng: Streams) -> Iterator[Tensor]:
