@@ -6,9 +6,10 @@ Process and noise
     Variance exploding, white noise, on the residual of the linear inverse model in units of its
     s.d.; a few steps that are exact for the Gaussian base and integrate the network's correction.
 Backbone
-    Spectral operator with 3x3 local maps that sees the last frames, Fourier modes and circular
-    padding where every space axis of the data has a `period`, cosines elsewhere, on a Gaussian base
-    with the EOFs of the residual. Untrained it is the linear Gaussian forecast.
+    Spectral operator with 3x3 local maps (a U-Net with more than one width) that sees the last
+    frames and the calendar, Fourier modes and circular padding where every space axis of the data
+    has a `period`, cosines elsewhere, on a Gaussian base with the EOFs of the residual. Untrained
+    it is the linear Gaussian forecast.
 Trained on
     Any films or record; `datasets/spde_heat.py` for models/spde_heat_autoregressive.
 Scores
@@ -29,6 +30,7 @@ import sciddm
 from sciddm import fit, nn
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
+from sciddm.data.forcing import Forcings
 from sciddm.denoise import Gaussian, Preconditioned
 from sciddm.forecasters import Autoregressive, Linear
 from sciddm.forecasters.fitting import best_linear, left_over, left_unseen
@@ -36,7 +38,7 @@ from sciddm.process import VE, LogLinear
 from sciddm.solve import Adams, GaussianForm
 
 UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
-VALUES = 2 << 26
+VALUES = 2 << 24
 """Values of the training films that statistics are taken from, at most."""
 
 
@@ -52,19 +54,21 @@ def build(
     eofs: int = 400,
     shrinkage: float = 0.0,
     folds: int = 5,
-    width: int = 32,
+    widths: tuple[int, ...] = (32,),
     modes: int = 12,
     blocks: int = 3,
     noised: float = 0.0,
     steps: int = 8,
     level_mean: float = 0.0,
     level_std: float = 1.6,
+    day: bool = False,
+    year: bool = False,
 ) -> sciddm.Model:
     """An untrained model: mean and base are fitted here, the network starts at zero.
 
-    ``order`` past frames enter the linear mean, ``seen`` the network; ``eofs`` and ``shrinkage``
-    are of the base. ``folds`` parts of the training data leave the residual that the base is fitted
-    to, each by the mean of the others; 1 takes that of the whole, where data are plenty.
+    ``order`` past frames enter the linear mean, ``seen`` the network, which is told the hour
+    (``day``) and the season (``year``); ``eofs`` and ``shrinkage`` are of the base, fitted to what
+    the mean leaves of each of ``folds`` parts that it did not see (1: of all that it saw).
     """
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
@@ -81,22 +85,37 @@ def build(
     scale = left.square().mean([0, *range(3, left.ndim)]).sqrt()
     left = (left / scale.view(*scale.shape, *[1] * (left.ndim - 3))).flatten(1, 2)
     prior = fit.eof(left, eofs, shrinkage)
-    # so far above the largest EOF that nothing of it is left: 0.2 % of its variance
-    top = max(20.0, 15 * math.sqrt(float(prior.variances[0])))
+    top = max(20.0, 15 * math.sqrt(float(prior.variances[0])))  # 0.2 % of the largest EOF is left
     process = VE(clock=LogLinear(0.01, top))
     base = Gaussian(torch.zeros(()), prior, process)
+    forcings = Forcings(day, year) if day or year else None
+    known = 0 if forcings is None else (seen + block) * forcings.channels
     channels, dims = len(names) * block, codec.grid.dims
     torch.manual_seed(0)
-    backbone = nn.SpectralOperator(
-        2 * channels + seen * len(names), channels, (modes,) * len(dims), width, blocks, kernel=3,
-        periodic=all(codec.grid.period(d) is not None for d in dims),
+    backbone = network(
+        2 * channels + seen * len(names) + known, channels, (modes,) * len(dims), tuple(widths),
+        blocks, all(codec.grid.period(d) is not None for d in dims),
     )  # fmt: skip
     sampler = Autoregressive(
         Preconditioned(backbone, process, base), Linear(law), scale, seen, block, noised=noised,
         solver=Adams(2, form=GaussianForm(base)), steps=steps,
         level_mean=level_mean, level_std=level_std,
     )  # fmt: skip
-    return sciddm.Model(task, codec, sampler, notes={"linear mean": chosen})
+    return sciddm.Model(task, codec, sampler, notes={"linear mean": chosen}, forcings=forcings)
+
+
+def network(
+    inputs: int,
+    outputs: int,
+    modes: tuple[int, ...],
+    widths: tuple[int, ...],
+    blocks: int,
+    periodic: bool,
+) -> torch.nn.Module:
+    """A spectral operator of one width, or a U-Net of several, finest first."""
+    if len(widths) > 1:
+        return nn.UNet(inputs, outputs, modes, widths, blocks, periodic)
+    return nn.SpectralOperator(inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic)
 
 
 def lead(axis: xr.DataArray) -> sciddm.task.Lead:

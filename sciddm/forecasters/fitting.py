@@ -32,6 +32,9 @@ from sciddm.forecasters.mean import Linear, Mean
 SLOWEST = 0.9999
 """Decay a frame of the slowest mode of a fitted law, at least."""
 
+FEW_VALUES, FRAMES = 1024, 2000
+"""Frames of more values than this take their EOFs from about so many of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -66,8 +69,11 @@ class Moments:
         frames = films.movedim(2, 1).double()
         mean = frames.mean((0, 1))
         gap = frames - mean
+        some = gap.flatten(0, 1)
+        if some[0].numel() > FEW_VALUES:
+            some = some[:: max(1, len(some) // FRAMES)]
         # as many unknowns as steps would fit anything
-        eofs = fit.eof(gap.flatten(0, 1), min(modes, max(1, pairs // (2 * order) - 1)))
+        eofs = fit.eof(some, min(modes, max(1, pairs // (2 * order) - 1)))
         z = gap.flatten(2) @ eofs.modes.flatten(1).double().T
         lags = [z[:, order - p : length - p].flatten(0, 1) for p in range(order + 1)]
         gram = torch.stack([torch.stack([a.T @ b for b in lags]) for a in lags])
