@@ -141,6 +141,7 @@ CLASSES: dict[str, type] = {
         forecasters.Cycle,
         forecasters.DampedAnomaly,
         forecasters.Cyclic,
+        forecasters.AboutCycle,
         forecasters.Stencils,
         forecasters.Blended,
         forecasters.Factored,

@@ -17,7 +17,8 @@ word                what it is
 `Dropout`           a network with dropout left on, one mask a member
 `Perturbed`         any forecaster from perturbed beginnings
 `Climatology`       frames of the training record of that hour or day; `Persistent`,
-                    `DampedAnomaly` beside it: baselines, with the `Cycle` that they know
+                    `DampedAnomaly` beside it: baselines, with the `Cycle` that they know,
+                    and `AboutCycle` for others of anomalies
 `Mean`              what is expected next: `Persistence`, `Damped`, `Linear`; for short records
                     `Cyclic`, `Stencils`, `Blended`, with the covariance `Factored` of blocks
 ==================  ================================================================================
@@ -25,7 +26,7 @@ word                what it is
 
 from sciddm.forecasters.autoregressive import Autoregressive
 from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
-from sciddm.forecasters.baselines import Climatology, Cycle, DampedAnomaly, Persistent
+from sciddm.forecasters.baselines import AboutCycle, Climatology, Cycle, DampedAnomaly, Persistent
 from sciddm.forecasters.composed import Composed
 from sciddm.forecasters.dropout import Dropout
 from sciddm.forecasters.dyffusion import DYffusion
@@ -41,6 +42,7 @@ from sciddm.forecasters.rolling import Emphasis, Rolling
 from sciddm.forecasters.scored import Scored
 
 __all__ = [
+    "AboutCycle",
     "Assimilated",
     "Autoregressive",
     "Blended",

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -265,6 +265,44 @@ class DampedAnomaly(Forecaster):
             mean = climatology[(phase + n) % self.cycle.period] + factor[n - 1] * anomaly
             noise = rng.inside("frame", n).at("spread").normal(newest)
             yield self.imposed(mean + spread[n - 1] * noise, context)
+
+
+class AboutCycle(Forecaster):
+    """Another forecaster, of the anomalies from the climatology of a cycle.
+
+    Parameters
+    ----------
+    forecaster : of anomalies. climatology : (period, C, *grid), by phase. cycle : see `Cycle`.
+    """
+
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        climatology: Tensor,
+        cycle: Cycle = STEADY,
+        boundary: Boundary | None = None,
+    ) -> None:
+        nn.Module.__init__(self)
+        if len(climatology) != cycle.period:
+            raise InputError(
+                f"Got a climatology of {len(climatology)} phases; expected {cycle.period}."
+            )
+        self.forecaster, self.climatology, self.cycle = forecaster, climatology, cycle
+        self.history, self.longest, self.boundary = forecaster.history, forecaster.longest, boundary
+
+    @property
+    def evaluations(self) -> float:
+        return self.forecaster.evaluations
+
+    def walk(self, context: Context, rng: Streams) -> Iterator[Tensor]:
+        past = context.past
+        assert past is not None
+        usual, newest = self.climatology.to(past), past.shape[2] - 1
+        phase = self.cycle.phases(context.forcings, newest)
+        before = usual[(phase[:, None] + torch.arange(-newest, 1)) % self.cycle.period]
+        anomalies = replace(context, past=past - before.movedim(1, 2))
+        for n, frame in enumerate(self.forecaster.walk(anomalies, rng), 1):
+            yield self.imposed(frame + usual[(phase + n) % self.cycle.period], context)
 
 
 def _first(cycle: Cycle, forcings: Tensor | None) -> int:

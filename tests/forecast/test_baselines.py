@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters import Climatology, Cycle, DampedAnomaly, Persistent
+from sciddm.forecasters import AboutCycle, Climatology, Cycle, DampedAnomaly, Forecaster, Persistent
 from sciddm.random import Streams
 
 DAY = Cycle(8)
@@ -40,9 +40,7 @@ def red(length: int, start: int = 0, seed: int = 0) -> Tensor:
     return x + season(torch.arange(start, start + length))
 
 
-def drawn(
-    engine: Persistent | Climatology | DampedAnomaly, past: Tensor, leads: int, start: int = 0
-) -> Tensor:
+def drawn(engine: Forecaster, past: Tensor, leads: int, start: int = 0) -> Tensor:
     """Films (B, C, leads, 2) after ``past`` (B, C, T, 2), its newest frame of phase ``start``."""
     history = past.shape[2]
     forcings = clock(start - history + 1, history + leads).expand(len(past), -1, -1)[..., None]
@@ -140,3 +138,14 @@ def test_a_cycle_without_its_channels_and_a_short_record_are_refused() -> None:
     engine = Climatology.fit(record, DAY, clock(0, 64))
     with pytest.raises(InputError, match="0 channels"):
         engine((1, 1, 2, 2), Context(past=torch.zeros(1, 1, 1, 2)), Streams.of(0, 1))
+
+
+def test_a_forecaster_about_a_cycle_sees_anomalies_and_gives_fields() -> None:
+    """Persistence of anomalies, by hand."""
+    usual = torch.randn(8, 1, 2, dtype=torch.float64)
+    past = torch.randn(4, 1, 3, 2, dtype=torch.float64)
+    out = drawn(AboutCycle(Persistent(), usual, DAY), past, 10, start=6)
+    expected = (past[:, :, -1] - usual[6])[:, :, None] + usual[(torch.arange(10) + 7) % 8].movedim(
+        1, 0
+    )
+    torch.testing.assert_close(out, expected)
