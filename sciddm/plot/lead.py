@@ -12,6 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from sciddm import score
 from sciddm.data.schema import find
@@ -76,8 +77,11 @@ def by_lead(
     last = next(iter(lines.values()))
     for column in range(columns):
         shown = [ax for ax in axes[:, column] if ax.get_visible()]
-        shown[-1].set_xlabel(axis_of(last, lead_dim(last))[1])
+        at, words = axis_of(last, lead_dim(last))
+        shown[-1].set_xlabel(words)
         shown[-1].tick_params(labelbottom=True)
+        if words.endswith("[h]") and 6 < np.ptp(at) <= 240:
+            shown[-1].xaxis.set_major_locator(MultipleLocator(6 if np.ptp(at) <= 48 else 24))
     texts = {h.get_label(): h for ax in axes.ravel() for h in ax.lines if h.get_label()[0] != "_"}
     fig.legend(texts.values(), texts.keys(), loc="outside upper center", ncols=4)
     return fig
