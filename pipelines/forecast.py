@@ -28,6 +28,8 @@ from sciddm.data import films, split
 from sciddm.errors import InputError
 from sciddm.model import Model
 
+Tables = dict[str, xr.Dataset]
+
 
 def main(run: config.Run) -> None:
     """Check everything, draw, score, write the folder."""
@@ -61,7 +63,7 @@ def main(run: config.Run) -> None:
         rows[name] = rollout.draw(replace(job, model=replace(model, sampler=rival)))
     tables = {}
     for name in map(str, ens.data_vars):
-        truth = job.frames.ds[name]
+        truth = job.frames.given[name].squeeze()  # in the user's own order, as the forecast is
         tables[name] = {
             who: score.by_lead(
                 field[name].isel(lead_time=slice(leads)), truth, joint=False, block=ask.block
@@ -69,15 +71,15 @@ def main(run: config.Run) -> None:
             for who, field in rows.items()
             if leads
         }
-        pictures(out, name, ens[name], truth, tables[name])
+        whole = truth if leads == job.steps else None
+        pictures(out, name, ens[name], whole, tables[name])
     facts = {"store": str(out / "forecast.zarr"), "starts": len(job.starts), "leads": job.steps}
     facts |= {"leads_scored": leads, "members": job.members, **ens.attrs}
-    (out / "scores.json").write_text(json.dumps({**facts, "scores": plain(tables)}) + "\n")
-    mean = {
-        f"{name}, {who}": {n: float(table[n].mean()) for n in ("crps", "rmse", "spread_skill")}
-        for name, row in tables.items()
-        for who, table in row.items()
-    }
+    flat = {f"{name}, {who}": t for name, row in tables.items() for who, t in row.items()}
+    scores = {k: {n: plain(v) for n, v in t.items() if v.ndim == 1} for k, t in flat.items()}
+    (out / "scores.json").write_text(json.dumps({**facts, "scores": scores}) + "\n")
+    said = ("crps", "rmse", "spread_skill")
+    mean = {who: {n: float(table[n].mean()) for n in said} for who, table in flat.items()}
     if mean:
         verbs.table(mean, run.as_json)
     else:
@@ -118,7 +120,7 @@ def baselines(model: Model, train: xr.Dataset | None) -> dict[str, forecasters.F
 
 
 def pictures(
-    out: Path, name: str, ens: xr.DataArray, truth: xr.DataArray, tables: dict[str, xr.Dataset]
+    out: Path, name: str, ens: xr.DataArray, truth: xr.DataArray | None, tables: Tables
 ) -> None:
     """Of one variable: scores, ranks, and the first start as a fan and as maps."""
     ours = dict(list(tables.items())[:1])
@@ -127,24 +129,19 @@ def pictures(
         plot.save(plot.by_lead(ours, floors=others), out / f"{name}_scores.png")
         ranks = next(iter(ours.values()))["rank_histogram"]
         plot.save(plot.ranks_by_lead(ranks), out / f"{name}_ranks.png")
-    one = ens.isel({d: 0 for d in ens.dims if d in ("init_time", "sample")}).load()
+    first = {d: 0 for d in ens.dims if d in ("init_time", "sample")}
+    one = ens.isel(first).load()
+    true = None if truth is None else truth.isel({d: 0 for d in first if d in truth.dims})
     space = [str(d) for d in one.dims if d not in ("member", "lead_time")]
     known = np.argwhere(np.isfinite(one.isel(member=0, lead_time=0).values))
     middle = known[len(known) // 2] if len(known) else ()
     point = {d: int(i) for d, i in zip(space, middle, strict=True)}
-    plot.save(plot.fan(one.isel(point)), out / f"{name}_fan.png")
+    here = None if true is None else true.isel(point)
+    plot.save(plot.fan(one.isel(point), here), out / f"{name}_fan.png")
     if len(space) == 2:
-        plot.save(plot.lead_maps(one), out / f"{name}_maps.png")
+        plot.save(plot.lead_maps(one, true), out / f"{name}_maps.png")
 
 
-def plain(tables: dict[str, dict[str, xr.Dataset]]) -> dict[str, object]:
-    """Scores by variable, forecast and name, a number a lead; NaN as None."""
-
-    def numbers(values: xr.DataArray) -> list[float | None]:
-        return [None if math.isnan(v) else round(float(v), 6) for v in values.values]
-
-    return {
-        name: {who: {str(n): numbers(v) for n, v in table.items() if v.ndim == 1}
-               for who, table in row.items()}
-        for name, row in tables.items()
-    }  # fmt: skip
+def plain(values: xr.DataArray) -> list[float | None]:
+    """A score at every lead for JSON, which knows no NaN."""
+    return [None if math.isnan(v) else round(float(v), 6) for v in values.values]

@@ -169,7 +169,7 @@ def test_the_pipeline_scores_an_exact_law_as_one(
     means = json.loads(capsys.readouterr().out)
     told = json.loads(Path("runs/forecast/scores.json").read_text())
     assert told["leads_scored"] == 6 and told["starts"] == 40
-    ours, still = (told["scores"]["t2m"][who] for who in ("LinearGaussian", "persistence"))
+    ours, still = (told["scores"][f"t2m, {who}"] for who in ("LinearGaussian", "persistence"))
     lead = np.arange(1, 7)
     std = STD * NOISE * np.sqrt((1 - RHO ** (2 * lead)) / (1 - RHO**2))
     assert np.allclose(np.array(ours["crps"]) / (std / np.sqrt(np.pi)), 1, atol=0.15)
@@ -197,5 +197,5 @@ def test_leads_beyond_the_record_are_forecast_and_not_scored(
     assert cli.main(["run", pipeline, "run.toml"]) == 0
     told = json.loads(Path("runs/forecast/scores.json").read_text())
     assert told["leads"] == 6 and told["leads_scored"] == 3
-    assert len(told["scores"]["t2m"]["LinearGaussian"]["crps"]) == 3
+    assert len(told["scores"]["t2m, LinearGaussian"]["crps"]) == 3
     assert store.open("runs/forecast/forecast.zarr").sizes["lead_time"] == 6
