@@ -151,12 +151,14 @@ class DYffusion(Learner):
         tau, after = times[step], times[step + 1]
         with torch.no_grad():  # one state, and draws of what may follow it
             state = self._between(begun[0], end, tau)
-        first, second = [self._ahead(b, state, tau) for b in begun], []
-        for b, x_hat in zip(begun, first, strict=True):
+        if float(uniform(rng.at("turn"), rows)[0]) < 0.5:
+            return self._score([self._ahead(b, state, tau) for b in begun], end)
+        ends = []
+        for b in begun:  # the state that the sampling itself comes to
             with torch.no_grad():
-                own = self._moved(b, state, x_hat, tau, after)
-            second.append(self._ahead(b, own, after))
-        return 0.5 * (self._score(first, end) + self._score(second, end))
+                own = self._moved(b, state, self._ahead(b, state, tau), tau, after)
+            ends.append(self._ahead(b, own, after))
+        return self._score(ends, end)
 
     def _score(self, draws: list[Tensor], target: Tensor) -> Tensor:
         scale = self.scale.to(target)
