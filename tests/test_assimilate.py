@@ -25,6 +25,7 @@ from sciddm.forecasters import Film, Forecaster
 from sciddm.pde import StochasticHeat
 from sciddm.process import VE, LogLinear
 from sciddm.random import Streams
+from sciddm.solve import Diffusion, Multistep
 from sciddm.spacetime import SpaceTime, markov
 from sciddm.task import Lead
 
@@ -165,6 +166,34 @@ def test_joined_evidence_and_another_dtype_of_time() -> None:
     torch.testing.assert_close(joined.y, whole.y)
     want = (3 + 2 * torch.stack([x[:, 0, 1, 2], x[:, 0, 2, 5]], dim=1)) / 0.3
     torch.testing.assert_close(whole.value(x), want)
+
+
+def test_a_model_of_films_is_smoothed_by_recover() -> None:
+    """Time as an axis of the field: the past and what is seen later are pieces of evidence."""
+    times = np.arange(LEADS + 1.0)
+    grid = Grid(("time", "x"), {"time": times, "x": X}, {"x": {"period": 2 * math.pi}})
+    codec = Normaliser(
+        grid, ("u",), {"u": {"units": "K"}}, np.full((1, 1, 1), 3.0), np.array([2.0])
+    )
+    base = Gaussian(torch.zeros(()), law(LEADS + 1), VE(clock=LogLinear(0.005, 500.0)))
+    film = sd.Model(sd.Task(sd.View(("u",))), codec, Diffusion(base, Multistep(), 30), moments=base)
+    first = record(times).u.isel(time=[0])
+    later = xr.DataArray(
+        [5.0, 1.5, 3.4], dims="place", name="u",
+        coords={"time": ("place", [2.0, 2.5, 5.0]), "x": ("place", [X[2], X[4], X[7]])},
+    )  # fmt: skip
+    seen = sd.Observed(first, std=1e-3) & sd.Observed(later, std=0.3)
+    found = sd.recover(film, seen, members=192).u
+    forecaster = model(Lead(), "sample")
+    same = sd.forecast(
+        forecaster, first, steps=LEADS, members=192, seen=sd.Observed(later, std=0.3)
+    ).u
+    np.testing.assert_allclose(found.isel(time=0).values - first.values, 0, atol=0.01)
+    ahead = found.isel(time=slice(1, None))
+    error = 2 * np.hypot(ahead.std("member"), same.std("member").values) / math.sqrt(192)
+    gap = np.abs(ahead.mean("member").values - same.mean("member").values)
+    assert float((gap / error).max()) < 2.5
+    np.testing.assert_allclose(ahead.std("member"), same.std("member"), rtol=0.4)
 
 
 def test_a_codec_of_films_is_its_frames() -> None:
