@@ -8,8 +8,8 @@ Process and noise
     where every space axis has a `period` and the grid is large, else their leading EOFs.
 Backbone
     A film network: maps in space conditioned on the noise level of each frame, attention over the
-    frames. It corrects a Gaussian forecast: an untrained model is the mean (persistence, or a
-    linear inverse model of `linear` EOFs) and noise of the covariance of what the mean left over.
+    frames. It corrects a Gaussian forecast: an untrained model is the mean (persistence, or with
+    `linear` a linear inverse model) and noise of the covariance of what the mean leaves over.
 Trained on
     Any films or record; `datasets/spde_heat.py` for models/spde_heat_rolling.
 Scores
@@ -32,10 +32,13 @@ from sciddm.covariance import Covariance, Spectral
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
 from sciddm.data.forcing import Forcings
-from sciddm.forecasters import Emphasis, Linear, Mean, Persistence, Rolling, linear_inverse
+from sciddm.forecasters import Emphasis, Linear, Mean, Persistence, Rolling
+from sciddm.forecasters.fitting import best_linear, left_over
 from sciddm.process import VP, CosineAlpha
 
 UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
+VALUES = 2 << 24
+"""Values of the training films that statistics are taken from, at most."""
 
 
 def build(
@@ -45,9 +48,8 @@ def build(
     time: str = "time",
     window: int = 4,
     past: int = 1,
-    linear: int = 0,
+    linear: bool = False,
     order: int = 1,
-    ridge: float = 0.0,
     eofs: int = 200,
     widths: tuple[int, ...] = (32,),
     modes: int = 12,
@@ -71,11 +73,13 @@ def build(
     forcings = Forcings(day, year) if day or year else None
     known = 0 if forcings is None else 2 * forcings.channels
     periods = [codec.grid.period(d) for d in codec.grid.dims]
-    length = min(24, train.sizes[time])
-    x, _ = films.Films(train, codec, task, length).spread(1024)
+    x = cut(train, codec, task)
     mean: Mean = Persistence()
+    notes = {}
     if linear:
-        mean = Linear(linear_inverse(x, linear, order=order, ridge=ridge))
+        held = cut(split.select(ds, "validation"), codec, task)
+        law, notes["linear mean"] = best_linear(x, held, order=order)
+        mean = Linear(law)
     scale, noise = left(x, mean, periods, eofs)
     torch.manual_seed(0)
     c = len(names)
@@ -87,7 +91,7 @@ def build(
         backbone, VP(noise, CosineAlpha()), mean, scale, window, past, correlation, steps=steps,
         startup=startup, emphasis=Emphasis(*emphasis) if emphasis else None,
     )  # fmt: skip
-    return sciddm.Model(task, codec, sampler, forcings=forcings)
+    return sciddm.Model(task, codec, sampler, notes=notes, forcings=forcings)
 
 
 def left(
@@ -95,17 +99,24 @@ def left(
 ) -> tuple[Tensor, Covariance]:
     """The s.d. (C,) of what ``mean`` leaves over in films (N, C, T, *grid), and the covariance of
     it in these units, of variance 1."""
-    h = mean.history
-    gaps = []
-    for n in range(h, x.shape[2]):
-        gaps.append(x[:, :, n] - mean(x[:, :, n - h : n], sciddm.denoise.Context(), 1))
-    gap = torch.cat(gaps)
+    gap = left_over(x, mean, limit=200_000 if x[0, :, 0].numel() <= 512 else 3000)[:, :, 0]
     scale = gap.square().mean([0, *range(2, gap.ndim)]).sqrt()
     gap = gap / scale.view(-1, *[1] * (gap.ndim - 2))
     if None in periods or gap[0].numel() <= eofs:
         return scale, fit.eof(gap, eofs)
     lengths = tuple(float(p) for p in periods if p is not None)
     return scale, Spectral(fit.spectrum(gap, Periodic(), lengths), lengths)
+
+
+def cut(part: xr.Dataset, codec: Codec, task: sciddm.Task) -> Tensor:
+    """Films (N, C, T, *grid) of a split: whole ones, or stretches of one record without a gap."""
+    if task.sample == task.time:
+        length = min(24, part.sizes[task.time])
+        return films.Films(part, codec, task, length).spread(part.sizes[task.time] // 8)[0]
+    each = part.sizes[task.time] * int(np.prod(codec.shape))
+    count = part.sizes[task.sample]
+    index = np.unique(np.linspace(0, count - 1, min(count, max(2, VALUES // each))).astype(int))
+    return films.encode(part.isel({task.sample: index}).transpose(task.sample, ...), codec)
 
 
 def lead(axis: xr.DataArray) -> sciddm.task.Lead:

@@ -64,7 +64,7 @@ class Window(Denoiser):
     exact answer for innovations of the law of the noise. The network sees, frame by frame, the
     noised innovation and the ``history`` frames before it: those that are known, and then the mean
     of what the noise still leaves open. ``context.past`` is the past, ``context.forcings`` those of
-    the frames of the window and of the one before it.
+    as many frames and of the window.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Window(Denoiser):
         inputs = torch.cat([u * torch.rsqrt(1 + kappa**2).to(x_t), self.before(known, context)], 1)
         forcings = context.forcings
         if forcings is not None:  # of the frame before and of its own
+            forcings = forcings[:, :, -x_t.shape[2] - 1 :]
             forcings = torch.cat([forcings[:, :, :-1], forcings[:, :, 1:]], dim=1)
         beside = Context(fields=context.fields, scalars=context.scalars, forcings=forcings)
         answer = self.backbone(inputs, kappa.log(), beside)
@@ -192,7 +193,7 @@ class Rolling(Learner):
                     x, state = self.solver.step(denoiser, x, t, s, now, state, noise)
             n = self.width
             clean = process.centred(x, s)[:, :, 0]
-            new = self.mean(recent, context, frame) + scaled(clean, self.scale)
+            new = self.mean(recent, now, 1) + scaled(clean, self.scale)
             new = self.imposed(new, context)
             recent = torch.cat([recent[:, :, 1:], new[:, :, None]], dim=2)
             yield new
@@ -237,33 +238,33 @@ class Rolling(Learner):
         return a * z_hat + torch.sqrt(1 - a**2 * known).to(x) * fresh
 
     def _forcings(self, context: Context, frame: int) -> Tensor | None:
-        """Of the frame before ``frame`` and of the window from it; those that are not known any
-        more are the last that are."""
+        """Of the `history` frames before ``frame`` and of the window from it; those that are not
+        known any more are the last that are."""
         known = context.forcings
         if known is None:
             return None
         assert context.past is not None
-        start = context.past.shape[2] + frame - 2
-        if start + 1 >= known.shape[2]:
+        at = context.past.shape[2] + frame - 1
+        if at >= known.shape[2]:
             raise InputError(
                 f"Got forcings of {known.shape[2] - context.past.shape[2]} lead steps; expected at "
                 f"least {frame}."
             )
-        index = torch.arange(start, start + self.width + 1).clamp_max(known.shape[2] - 1)
+        index = torch.arange(at - self.history, at + self.width).clamp_max(known.shape[2] - 1)
         return known[:, :, index.to(known.device)]
 
     def loss(self, film: Tensor, context: Context, rng: Streams, share: float) -> Tensor:
-        past, recent = film[:, :, : self.history], film[:, :, : self.history]
+        past = recent = film[:, :, : self.history]
+        now = replace(context, past=past, forcings=self._forcings(replace(context, past=past), 1))
         e = []
         for k in range(self.width):
             new = film[:, :, self.history + k]
-            e.append(over(new - self.mean(recent, context, k + 1), self.scale))
+            e.append(over(new - self.mean(recent, now, k + 1), self.scale))
             recent = torch.cat([recent[:, :, 1:], new[:, :, None]], dim=2)
         clean = torch.stack(e, dim=2)
         denoiser = self.denoiser(film.ndim - 3)
         t = self._times(film, rng)
-        x_t, z = denoiser.process.forward(clean, t, rng=rng.at("noise"))
-        now = replace(context, past=past, forcings=self._forcings(replace(context, past=past), 1))
+        x_t, _ = denoiser.process.forward(clean, t, rng=rng.at("noise"))
         known, size, answer = denoiser.parts(x_t, t, now)
         kappa = denoiser.process.kappa(t)
         weight = torch.ones_like(kappa) if self.emphasis is None else self.emphasis(kappa)
