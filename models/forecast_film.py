@@ -5,8 +5,9 @@ Draws p(what given what)
 Process and noise
     Variance exploding, white noise, kappa from 0.005 to 200, on films of `length` frames.
 Backbone
-    A Gaussian law of films, stationary in space and time, fitted to the data (`fit.film_law`), and
-    a network that learns what it does not know: maps in space on each frame, attention along time.
+    A Gaussian law of films fitted to the data, stationary in space and time (`fit.film_law`) or,
+    with `eofs`, the leading EOFs of whole films; and a network that learns what it does not know:
+    maps in space on each frame, attention along time.
     `levels` of wavelets over space and time (`wavelet`, orthonormal) make it one of sub-bands, so
     that the whole trajectory is diffused in its coefficients.
 Trained on
@@ -14,8 +15,9 @@ Trained on
 Scores
     `python benchmarks/forecast.py assimilation`; see models/spde_heat_film/card.md.
 Do not use for
-    Masked fields; grids, frame steps or laws other than those it was trained on. Of fields whose
-    law differs from place to place the Gaussian half knows only the mean over places.
+    Grids, frame steps or laws other than those it was trained on. Of fields whose law differs from
+    place to place `fit.film_law` knows only the mean over places: give `eofs`, which masked fields
+    need too; observations along the way then reach no further than one film.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ def build(
     levels: int = 0,
     wavelet: str = "sym4",
     gaussian: bool = True,
+    eofs: int = 0,
     limit: int = 4000,
     steps: int = 24,
 ) -> sciddm.Model:
@@ -64,7 +67,11 @@ def build(
     around = all(codec.grid.period(d) is not None for d in dims)
     held = films.Films(split.select(ds, "validation"), codec, task, length).spread(256)[0]
     known = films.Films(train, codec, task, length).spread(limit)[0]
-    law, chosen = fit.film_law(known, held, length, Periodic() if around else Cosine())
+    law, chosen = (
+        (fit.eof(known, eofs), {"eofs": float(eofs)})
+        if eofs
+        else fit.film_law(known, held, length, Periodic() if around else Cosine())
+    )
     process = VE(clock=LogLinear(0.005, 200.0))
     base = Gaussian(torch.zeros(()), law, process)
     torch.manual_seed(0)

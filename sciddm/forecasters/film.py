@@ -142,11 +142,11 @@ class Film(Learner):
         """What draws films of ``count`` frames."""
         law, denoiser = self.gaussian, self.denoiser
         if count > self.length:
-            if not isinstance(law.prior, SpaceTime):
+            if not isinstance(law.prior, SpaceTime) or law.mean.numel() > 1:
                 raise InputError(
                     f"Got {count - self.history} frames that are observed together; this model's "
                     f"law of films serves {self.length - self.history}. Ask for fewer, or take a "
-                    "SpaceTime law."
+                    "SpaceTime law with one mean."
                 )
             whole = Gaussian(law.mean, longer(law.prior, count), law.process)
             alone = isinstance(denoiser, Gaussian)
