@@ -15,6 +15,7 @@ Stone. Cross-validatory choice and assessment of statistical predictions. JRSS B
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,20 +93,30 @@ class Moments:
         """The linear inverse model with the first ``modes`` EOFs, see `linear_inverse`."""
         rank, order = min(modes, len(self.eofs.variances)), len(self.gram) - 1
         gram = self.gram[:, :rank, :, :rank]
-        std = (gram.diagonal(dim1=1, dim2=3)[1, 1] / self.pairs).sqrt()
-        gram = gram / std[:, None, None] / std
-        x, xy = gram[1:, :, 1:].reshape(order * rank, -1), gram[1:, :, 0].reshape(-1, rank)
-        weight = x + ridge * self.pairs * torch.eye(len(x), dtype=torch.float64)
-        solved = torch.linalg.solve(weight, xy)
-        cross = xy.T @ solved
-        left = gram[0, :, 0] - cross - cross.T + solved.T @ x @ solved
-        noise = left / max(self.pairs - len(x), 1) * std[:, None] * std
-        transition = solved.T.unflatten(1, (order, rank)).movedim(1, 0) * std[:, None] / std
+        x, xy = gram[1:, :, 1:], gram[1:, :, 0]
+        # a ridge on frames would pull their small differences, which say most, to zero
+        change = torch.tensor(
+            [[(-1) ** j * math.comb(k, j) for j in range(order)] for k in range(order)],
+            dtype=torch.float64,
+        )
+        moved = torch.einsum("kp,lq,prqs->krls", change, change, x)
+        size = (moved.flatten(0, 1).flatten(1).diagonal() / self.pairs).sqrt()
+        size = size.clamp_min(1e-12 * float(size.max()))
+        weight = moved.flatten(0, 1).flatten(1) / size[:, None] / size
+        weight = weight + ridge * self.pairs * torch.eye(len(size), dtype=torch.float64)
+        known = torch.einsum("kp,prs->krs", change, xy).flatten(0, 1) / size[:, None]
+        found = torch.linalg.solve(weight, known) / size[:, None]
+        solved = torch.einsum("kp,krs->prs", change, found.unflatten(0, (order, rank)))
+        cross = torch.einsum("prs,prq->sq", xy, solved)
+        left = gram[0, :, 0] - cross - cross.T
+        left = left + torch.einsum("pra,prqs,qsb->ab", solved, x, solved)
+        noise = left / max(self.pairs - len(size), 1)
+        transition = solved.transpose(1, 2)
         persistence, floor = self._rest(rank)
         parts = (self.eofs.modes[:rank].double(), transition, noise, self.mean, persistence, floor)
-        found = LinearGaussian(*parts, boundary)
-        if (radius := found.radius) <= SLOWEST:
-            return found
+        fitted = LinearGaussian(*parts, boundary)
+        if (radius := fitted.radius) <= SLOWEST:
+            return fitted
         shares = (SLOWEST / radius) ** torch.arange(1, order + 1, dtype=torch.float64)
         damped = transition * shares[:, None, None]
         return LinearGaussian(parts[0], damped, *parts[2:], boundary)
@@ -140,8 +151,8 @@ def linear_inverse(
     ----------
     modes : EOFs kept, at most. What lies outside is red noise, independent a value.
     order : frames of the past that it looks at (1: Penland and Sardeshmukh).
-    ridge : variance added to each EOF's, as a share of it, before the transition is solved for:
-        short records need 0.01 to 0.1.
+    ridge : variance added to that of each EOF and of each of its differences in time, as a share of
+        it, before the transition is solved for: short records need 0.001 to 0.1.
 
     The noise is the covariance of what the transition leaves over. A fitted law that would grow is
     damped until it settles. Raises `InputError` for films that are too short or too few.
@@ -170,7 +181,7 @@ def best_linear(
     *,
     order: int = 1,
     modes: Sequence[int] = (5, 10, 20, 40, 80, 160),
-    ridges: Sequence[float] = (0.0, 0.01, 0.1),
+    ridges: Sequence[float] = (0.0, 0.003, 0.03, 0.3),
 ) -> tuple[LinearGaussian, dict[str, float]]:
     """The `linear_inverse` of ``films`` whose next frame errs least on ``held``, both (N, C, T,
     *grid), and the numbers of the choice: modes, ridge, and its error over that of persistence."""
