@@ -38,15 +38,15 @@ LEADS, TRAINED, TEST, PAST = 20, 3600, 400, 8
 NEWEST = (7, 27)  # the frames of a film that forecasts start from
 SHOWN = (1, 2, 3, 5, 8, 12, 16, 20)
 ENGINES = {
-    "autoregressive (default)": "spde_heat_autoregressive",
-    "rolling": "spde_heat_rolling",
-    "dyffusion": "spde_heat_dyffusion",
-    "refine": "spde_heat_refine",
-    "scored": "spde_heat_scored",
-    "dropout": "spde_heat_dropout",
-    "film": "spde_heat_film",
+    "autoregressive (default)": ("spde_heat_autoregressive", 800),
+    "rolling": ("spde_heat_rolling", 200),
+    "scored": ("spde_heat_scored", 400),
+    "refine": ("spde_heat_refine", 200),
+    "dyffusion": ("spde_heat_dyffusion", 200),
+    "dropout": ("spde_heat_dropout", 400),
+    "film": ("spde_heat_film", 20),
 }
-"""Engines by the folder of their trained models."""
+"""Engines: the folder of the trained model, and from how many starts it is drawn, by its cost."""
 CHUNK = 2000
 """Members drawn together, of as many starts as that is."""
 
@@ -90,22 +90,22 @@ def run(report: Report, quick: bool) -> None:
     starts, members = Starts.of(TEST, NEWEST), 8 if quick else 50
     few = starts.some(TEST // 2 if quick else TEST)
     rows: list[Row] = [scored("exact law", starts.law, None, few, members)]
-    for name, folder in ENGINES.items():
-        if not (ROOT / "models" / folder / "model.json").is_file():
-            continue
-        model = sd.load(ROOT / "models" / folder)
-        used = starts if "default" in name else few
-        rows.append(scored(name, model.forecaster, model.codec, used, members))
+    for name, (folder, count) in ENGINES.items():
+        if (ROOT / "models" / folder / "model.json").is_file():
+            model = sd.load(ROOT / "models" / folder)
+            count = count // 4 if quick and "default" not in name else count
+            used = starts.some(count)
+            rows.append(scored(name, model.forecaster, model.codec, used, members))
     rows += [scored(name, law, None, few, members) for name, law in baselines(starts).items()]
-    title = f"Spde_heat: {{}}, {members} members"
+    title = f"Spde_heat, autoregressive and every engine: {{}}, {members} members"
     report.table(title.format("fair CRPS over the exact law's, by lead"), [r.crps() for r in rows])
     report.table(title.format("unbiased spread/skill by lead"), [r.calibration() for r in rows])
     default = next((r for r in rows if "default" in r.name), None)
     if default is None:
-        report.claim("spde_heat: the default engine has a trained model", 0, 1, 1)
+        report.claim("spde_heat autoregressive (default) has a trained model", 0, 1, 1)
         return
     for lead in range(LEADS):
-        name = f"spde_heat default engine, lead {lead + 1}"
+        name = f"spde_heat autoregressive (default), lead {lead + 1}"
         report.claim(f"{name}: CRPS over exact", default.ratio[lead], 0.0, 1.05)
         report.claim(f"{name}: spread/skill", default.spread[lead], 0.95, 1.05)
 
