@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "docs" / "_static"
 
+import forecast_pictures  # noqa: E402
 import limits_pictures  # noqa: E402
 import matplotlib as mpl  # noqa: E402
 import method_pictures  # noqa: E402
@@ -366,7 +367,7 @@ PICTURES: dict[str, Callable[[], tuple[Figure, Figures]]] = {
         *limits_pictures.PICTURES,
         *method_pictures.PICTURES,
     )
-} | recovery_pictures.PICTURES
+} | recovery_pictures.PICTURES | forecast_pictures.PICTURES
 
 
 def lighten(path: Path) -> None:
