@@ -29,17 +29,19 @@ from sciddm.errors import InputError
 from sciddm.model import Model
 
 Tables = dict[str, xr.Dataset]
+SAID = ("crps", "rmse", "spread_skill")
 
 
 def main(run: config.Run) -> None:
     """Check everything, draw, score, write the folder."""
     ask = config.need(run.forecast, "forecast")
-    files = [f for f in (ask.model, ask.past, ask.forcings) if f is not None]
-    out = Path(ask.out)
+    out, files = Path(ask.out), (ask.model, ask.past, ask.forcings)
     if not run.resume:
-        recipe.free(out, run.overwrite, *files, marker="scores.json")
+        recipe.free(out, run.overwrite, *filter(None, files), marker="scores.json")
     model = sciddm.load(ask.model)
     past, train = opened(run, ask)
+    if model.task.sample != model.task.time and model.task.sample in past.dims:
+        past = past.isel({model.task.sample: even(past.sizes[model.task.sample], ask.films)})
     job = sciddm.Outlook(
         model,
         past,
@@ -63,7 +65,8 @@ def main(run: config.Run) -> None:
         rows[name] = rollout.draw(replace(job, model=replace(model, sampler=rival)))
     tables = {}
     for name in map(str, ens.data_vars):
-        truth = job.frames.given[name].squeeze()  # in the user's own order, as the forecast is
+        truth = job.frames.given[name]  # in the user's own order, as the forecast is
+        truth = truth.squeeze([d for d, n in truth.sizes.items() if n == 1 and d not in ens.dims])
         tables[name] = {
             who: score.by_lead(
                 field[name].isel(lead_time=slice(leads)), truth, joint=False, block=ask.block
@@ -78,12 +81,8 @@ def main(run: config.Run) -> None:
     flat = {f"{name}, {who}": t for name, row in tables.items() for who, t in row.items()}
     scores = {k: {n: plain(v) for n, v in t.items() if v.ndim == 1} for k, t in flat.items()}
     (out / "scores.json").write_text(json.dumps({**facts, "scores": scores}) + "\n")
-    said = ("crps", "rmse", "spread_skill")
-    mean = {who: {n: float(table[n].mean()) for n in said} for who, table in flat.items()}
-    if mean:
-        verbs.table(mean, run.as_json)
-    else:
-        verbs.show(facts, run.as_json)
+    mean = {who: {n: float(table[n].mean()) for n in SAID} for who, table in flat.items()}
+    (verbs.table if mean else verbs.show)(mean or facts, run.as_json)
 
 
 def opened(run: config.Run, ask: config.Forecast) -> tuple[xr.Dataset, xr.Dataset | None]:
@@ -103,8 +102,11 @@ def spread(model: Model, past: xr.Dataset, ask: config.Forecast) -> list[object]
             f"Got a past of {len(axis.times)} times; expected {model.forecaster.history} frames, a "
             f"start and {ask.steps} leads in a row: ask fewer steps, or name the starts."
         )
-    chosen = np.unique(np.linspace(0, len(served) - 1, int(ask.starts)).round().astype(int))
-    return [axis.times[served[i]] for i in chosen]
+    return [axis.times[served[i]] for i in even(len(served), int(ask.starts))]
+
+
+def even(count: int, wanted: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int))
 
 
 def baselines(model: Model, train: xr.Dataset | None) -> dict[str, forecasters.Forecaster]:
@@ -113,7 +115,7 @@ def baselines(model: Model, train: xr.Dataset | None) -> dict[str, forecasters.F
     if train is not None:
         frames = films.frames(train, model.task)
         dim = model.task.sample
-        some = frames.isel({dim: np.linspace(0, frames.sizes[dim] - 1, 512).astype(int)})
+        some = frames.isel({dim: even(frames.sizes[dim], 512)})
         record = films.encode(some.expand_dims("film"), model.codec)[0].transpose(0, 1)
         found["climatology"] = forecasters.Climatology.fit(record)
     return found
@@ -143,5 +145,4 @@ def pictures(
 
 
 def plain(values: xr.DataArray) -> list[float | None]:
-    """A score at every lead for JSON, which knows no NaN."""
     return [None if math.isnan(v) else round(float(v), 6) for v in values.values]

@@ -231,8 +231,8 @@ class Forecast:
 
     ``past`` is a store or file with a time axis; without it, the ``split`` of the data set.
     ``starts`` are dates (or numbers) as text, or how many, evenly spread where history and truth
-    are whole. ``steps`` are lead steps. ``block`` starts are resampled together for the intervals
-    of the scores; without it none are given.
+    are whole. ``films`` are how many of a data set of films. ``steps`` are lead steps. ``block``
+    starts are resampled together for the intervals of the scores; without it none are given.
     """
 
     model: str
@@ -241,6 +241,7 @@ class Forecast:
     split: Literal["train", "validation", "test"] = "test"
     steps: Count = 12
     starts: Count | list[str] = 8
+    films: Count = 8
     members: Count = 64
     seed: NotNegative = 0
     forcings: str | None = None
