@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import math
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sciddm import recipe
 from sciddm.covariance import LowRank, PowerLaw
 from sciddm.denoise import Context, Gaussian, Preconditioned
 from sciddm.errors import InputError
 from sciddm.forecasters import (
     Autoregressive,
     Boundary,
+    Damped,
+    Forecaster,
     Linear,
     LinearGaussian,
     Mean,
     Persistence,
 )
+from sciddm.nn import SpectralOperator
 from sciddm.pde import StochasticHeat
 from sciddm.process import VE, LogLinear
 from sciddm.random import Streams
 from sciddm.solve import Adams, GaussianForm, Heun, Solver
 
+ROOT = Path(__file__).parents[2]
 POINTS = 12
 HEAT = StochasticHeat(2 * math.pi, 0.012, 0.08, 0.25, PowerLaw(1.0, 3.0, 1.4))
 LAW = LinearGaussian.circle(*HEAT.transition(POINTS, 1.0), POINTS)
@@ -51,7 +57,7 @@ def exact(block: int = 1, spread: float = 1.0, solver: Solver | None = None) -> 
     )
 
 
-def drawn(engine: Autoregressive, frames: int, members: int, past: Tensor = PAST) -> Tensor:
+def drawn(engine: Forecaster, frames: int, members: int, past: Tensor = PAST) -> Tensor:
     context = Context(past=past.expand(members, *past.shape[1:]))
     shape = (members, past.shape[1], frames, *past.shape[3:])
     return engine(shape, context, Streams.of(4, members))
@@ -263,6 +269,64 @@ def test_a_boundary_is_held_and_not_trained_on() -> None:
     torch.testing.assert_close(
         engine.loss(film, Context(), rng, 0.0), engine.loss(spoilt, Context(), rng, 0.0)
     )
+
+
+def test_the_recipe_is_the_exact_law_before_any_training() -> None:
+    """Mean and base fitted to films of a linear Gaussian truth: its moments, to the fit's error."""
+    shelf = recipe.load(ROOT / "datasets" / "spde_heat.py", "datasets")
+    ds = shelf.fields(240, 12)
+    build = recipe.load(ROOT / "models" / "forecast_autoregressive.py", "models").build
+    model = build(ds, block=2, widths=(4,), modes=2, blocks=1)
+    law = shelf.law(ds)
+    field = ds["temperature"].values[230:231, :3]
+    x = model.codec.encode({"temperature": field[0]})[None].movedim(2, 1)
+    out = drawn(model.forecaster, 4, 3000, x)
+    film = model.codec.physical(out.movedim(2, 1).flatten(0, 1)).unflatten(0, (3000, 4))
+    film = film.movedim(1, 2).double()
+    std = law.variances(4).sqrt().movedim(0, 1)
+    mean = law.means(torch.from_numpy(field)[:, None], 4)[0]
+    assert float(((film.mean(0) - mean) / std).abs().max()) < 0.15
+    assert float((film.std(0) / std - 1).abs().max()) < 0.08
+    assert float((film.var(0).mean() / std.square().mean() - 1).abs()) < 0.03
+
+
+def test_the_network_learns_what_is_not_gaussian() -> None:
+    """x' = 0.6 x + 0.8 s with s a random sign: the residual takes two values, and no Gaussian."""
+    rng = np.random.default_rng(0)
+
+    def films(count: int) -> tuple[Tensor, np.ndarray]:
+        first = rng.standard_normal((count, 1, 1, 8))
+        sign = rng.choice([-1.0, 1.0], size=first.shape)
+        both = np.concatenate([first, 0.6 * first + 0.8 * sign], axis=2)
+        return torch.from_numpy(both).float(), sign
+
+    prior = LowRank(torch.eye(8)[:, None], torch.ones(8))
+    known = Gaussian(torch.zeros(()), prior, VE(clock=LogLinear(0.01, 30.0)))
+    torch.manual_seed(0)
+    network = SpectralOperator(3, 1, (1,), 16, 2, periodic=True)
+    engine = Autoregressive(
+        Preconditioned(network, known.process, known),
+        Damped(torch.tensor(0.6)),
+        torch.full((1, 1), 0.8),
+        solver=Adams(2, form=GaussianForm(known)),
+        steps=16,
+        level_mean=-0.5,
+        level_std=1.0,
+    )
+    optimiser = torch.optim.Adam(engine.parameters(), 5e-3)
+    for step in range(200):
+        loss = engine.loss(films(128)[0], Context(), Streams.of(0, 128).at("s", step), 0.0).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    held = engine.loss(films(2000)[0], Context(), Streams.of(1, 2000), 0.0).mean()
+    assert float(held.detach()) < 0.8
+    past = films(500)[0][:, :, :1]
+    out = engine((500, 1, 1, 8), Context(past=past), Streams.of(2, 500))
+    z = (out[:, :, 0] - 0.6 * past[:, :, 0]) / 0.8
+    assert float(z.square().mean()) == pytest.approx(1.0, abs=0.1)
+    # the fourth moment is 1 for two values and 3 for a Gaussian
+    assert float(z.pow(4).mean() / z.square().mean() ** 2) < 1.6
 
 
 def test_what_cannot_be_is_refused() -> None:
