@@ -3,9 +3,9 @@
 Draws p(what given what)
     p(next frames | the last frames), frame after frame, each member on its own.
 Process and noise
-    None: a member is one evaluation of the network on fresh white noise a frame. Trained on the
-    fair CRPS of a few members, from the middle of the training on over frames that each member made
-    of its own.
+    None: a member is one evaluation of the network on fresh noise a frame, white on the grid
+    (`noises`) or a few numbers that condition every layer (`vector`). Trained on the fair CRPS of a
+    few members, later on over frames that each member made of its own.
 Backbone
     Spectral operator with 3x3 local maps (of several `widths` a U-Net), Fourier modes and circular
     padding where every space axis of the data has a `period`, cosines elsewhere; it gives the
@@ -46,6 +46,7 @@ def build(
     modes: int = 12,
     blocks: int = 4,
     noises: int = 2,
+    vector: int = 0,
     members: int = 2,
     alpha: float = 1.0,
     unroll: int = 3,
@@ -62,10 +63,10 @@ def build(
     torch.manual_seed(0)
     backbone = network(
         noises + history * len(names), len(names), (modes,) * len(dims), widths, blocks,
-        all(codec.grid.period(d) is not None for d in dims),
+        all(codec.grid.period(d) is not None for d in dims), vector,
     )  # fmt: skip
     sampler = Scored(
-        backbone, Persistence(), changes(train, codec, task), history, noises,
+        backbone, Persistence(), changes(train, codec, task), history, noises, vector,
         members=members, alpha=alpha, unroll=unroll, turn=turn,
     )  # fmt: skip
     return sciddm.Model(task, codec, sampler)
@@ -78,11 +79,14 @@ def network(
     widths: tuple[int, ...],
     blocks: int,
     periodic: bool,
+    scalars: int,
 ) -> torch.nn.Module:
     """A spectral operator of one width, or a U-Net of several, finest first."""
     if len(widths) > 1:
-        return nn.UNet(inputs, outputs, modes, tuple(widths), blocks, periodic)
-    return nn.SpectralOperator(inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic)
+        return nn.UNet(inputs, outputs, modes, tuple(widths), blocks, periodic, scalars)
+    return nn.SpectralOperator(
+        inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic, scalars=scalars
+    )
 
 
 def lead(axis: xr.DataArray) -> sciddm.task.Lead:
