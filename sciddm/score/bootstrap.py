@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -83,7 +84,9 @@ def bootstrap(
     ends = [round((1 - level) / 2, 12), round((1 + level) / 2, 12)]
     kind = f"{'stationary' if stationary else 'circular'} block bootstrap"
     note = {"interval": f"{level:g}, {kind} over {dim}, blocks of {block}, {draws} draws"}
-    out = found.quantile(ends, "draw", keep_attrs=True)
+    with warnings.catch_warnings():  # what is NaN in every draw stays NaN
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        out = found.quantile(ends, "draw", keep_attrs=True)
     if isinstance(out, xr.Dataset):
         for name in out.data_vars:
             out[name].attrs.update(note)

@@ -28,6 +28,8 @@ from sciddm.score.variogram import variogram_score
 from sciddm.score.weights import MEMBER, average, label, pair, units
 
 SAMPLES = ("sample", "case")
+TOGETHER = 1 << 22
+"""Values of the ensemble that are scored at a time, one lead at least."""
 
 
 def by_lead(
@@ -46,7 +48,7 @@ def by_lead(
     draws: int = 1000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Every score of a forecast ensemble by lead, one lead in memory at a time.
+    """Every score of a forecast ensemble by lead, a few leads in memory at a time.
 
     Args:
         ens: ``(member, lead, *starts, *space)`` of one variable.
@@ -93,30 +95,33 @@ def by_lead(
         ens, truth, space = ens.expand_dims("cell"), truth.expand_dims("cell"), ["cell"]
     true = at_leads(truth, ens)
     normal = None if climatology is None else _normal(climatology, ens)
-    parts, ranks = [], []
-    for i in range(ens.sizes[lead]):
-        e, t = pair(ens.isel({lead: i}).compute(), true.isel({lead: i}).compute(), least=2)
+    parts = []
+    leads = max(1, TOGETHER * ens.sizes[lead] // ens.size)
+    for first in range(0, ens.sizes[lead], leads):
+        part = {lead: slice(first, first + leads)}
+        e, t = pair(ens.isel(part).compute(), true.isel(part).compute(), least=2)
         found = _single(e, t, space, level)
+        found["rank_histogram"] = rank_histogram(e, t, seed=seed, over=(*cases, *space))
         if len(thresholds):
             found["brier"] = _briers(e, t, space, thresholds)
         if joint and math.prod(e.sizes[d] for d in space) > 1:
             found |= _joint(e, t, space, reach)
         if normal is not None:
-            c = normal.isel({lead: i}) if lead in normal.dims else normal
+            c = normal.isel(part) if lead in normal.dims else normal
             found["acc"] = acc(e, t, c.compute(), across=space, over=())
         if len(spectral):
             found |= _powers(e, t, space, spectral, periodic)
-        ranks.append(_bare(rank_histogram(e, t, seed=seed), ("rank",)))
-        parts.append({n: _bare(v, ("threshold", "wavenumber")) for n, v in found.items()})
-    along = _bare(ens[lead].drop_vars([c for c in ens[lead].coords if c != lead]), keep=(lead,))
-    whole = xr.concat([xr.Dataset(p) for p in parts], along.variable, combine_attrs="override")
+        kept = ("rank", "threshold", "wavenumber")
+        parts.append(xr.Dataset({n: _bare(v, kept) for n, v in found.items()}))
+    whole = xr.concat(parts, lead, data_vars="minimal", combine_attrs="override")
+    ranks, whole = whole["rank_histogram"], whole.drop_vars(["rank_histogram", "rank"])
     members, size = ens.sizes[MEMBER], units(ens)
 
     def final(mean: xr.Dataset) -> xr.Dataset:
         return _final(mean, members, size)
 
     out = final(whole.mean(cases, keep_attrs=True))
-    out["rank_histogram"] = xr.concat(ranks, along.variable).transpose("rank", ...)
+    out["rank_histogram"] = ranks.transpose("rank", ...)
     if block is not None:
         rest = [d for d in cases if d != starts]
         ends = bootstrap(

@@ -241,3 +241,15 @@ def test_a_climatology_along_time_is_read_at_the_valid_times() -> None:
     expected = (a * b * w).sum(space) / np.sqrt((a**2 * w).sum(space) * (b**2 * w).sum(space))
     np.testing.assert_allclose(found.acc, expected.mean("init_time"), rtol=1e-8)
     assert pd.api.types.is_timedelta64_dtype(found.lead_time.values)
+
+
+def test_leads_scored_together_or_one_by_one_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sciddm.score import lead
+
+    ens, record = forecast()
+    numbers = {"thresholds": (280.0,), "climatology": record, "spectral": ("longitude",)}
+    whole = score.by_lead(ens, record, block=2, **numbers)
+    monkeypatch.setattr(lead, "TOGETHER", 1)
+    apart = score.by_lead(ens, record, block=2, **numbers)
+    xr.testing.assert_allclose(whole, apart, rtol=1e-10)
+    assert {n: v.attrs for n, v in whole.items()} == {n: v.attrs for n, v in apart.items()}
