@@ -32,6 +32,7 @@ from sciddm.errors import InputError, RunError
 from sciddm.model import Model
 from sciddm.outlook import Outlook, blank
 from sciddm.random import SCHEME, Streams
+from sciddm.task import Lead
 from sciddm.tree import Encoder
 
 FAR = 100.0
@@ -322,12 +323,17 @@ def _attrs(job: Outlook) -> dict[str, str | int | float]:
         "Conventions": "CF-1.10",
         "engine": type(forecaster).__name__,
         "network_evaluations": job.guided(0, 0).evaluations,
-        "lead_step": f"{lead.step:g}" if lead.unit == "1" else f"{lead.step:g} {lead.unit}",
+        "lead_step": _step(lead),
         "past_frames": forecaster.history,
         "guidance": "none" if job.seen is None else "moment matching, closed form",
         "seed": int(job.seed),
         "noise_scheme": SCHEME,
     }
+
+
+def _step(lead: Lead) -> str:
+    unit = lead.unit.removesuffix("s") if lead.step == 1 else lead.unit
+    return f"{lead.step:g}" if unit == "1" else f"{lead.step:g} {unit}"
 
 
 def _digest(job: Outlook) -> str:
