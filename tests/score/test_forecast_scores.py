@@ -32,13 +32,19 @@ def gaussian(
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
-def test_variogram_score_is_scoringrules_mean_over_pairs(power: float) -> None:
+@pytest.mark.parametrize(("fair", "estimator"), [(False, "nrg"), (True, "fair")])
+def test_variogram_score_is_scoringrules_mean_over_pairs(
+    power: float, fair: bool, estimator: str
+) -> None:
     ens, truth = gaussian(9, 7)
-    found = score.variogram_score(ens, truth, across=("x",), power=power, fair=False, over=())
+    found = score.variogram_score(ens, truth, across=("x",), power=power, fair=fair, over=())
     members_then_cells = ens.transpose("sample", "member", "x").values
-    theirs = scoringrules.vs_ensemble(truth.values, members_then_cells, p=power, estimator="nrg")
+    theirs = scoringrules.vs_ensemble(
+        truth.values, members_then_cells, p=power, estimator=estimator
+    )
     np.testing.assert_allclose(found, theirs / (6 * 5), rtol=1e-6)
-    assert found.attrs["estimator"].startswith("plain variogram score")
+    name = "fair variogram score" if fair else "plain variogram score"
+    assert found.attrs["estimator"].startswith(name)
     assert found.attrs["units"] == {0.5: "K", 1.0: "(K)^2", 2.0: "(K)^4"}[power]
 
 
