@@ -76,10 +76,10 @@ class Autoregressive(Learner):
                 f"Got a scale of shape {tuple(scale.shape)} for blocks of {block} frames; expected "
                 f"(C, {block}) of positive numbers."
             )
-        if seen < 1 or noised < 0 or (used or 0.0) < 0:
+        if seen < 1 or not 0 <= (used or 0.0) <= noised:
             raise InputError(
-                f"Got {seen} frames seen and noise of {noised} and {used} on them; expected at "
-                "least 1 frame and nothing negative."
+                f"Got {seen} frames seen under noise of {noised}, {used} in a forecast; expected "
+                "at least 1 frame, nothing negative, and in a forecast no more than in training."
             )
         self.denoiser, self.mean, self.scale = denoiser, mean, scale
         self.seen, self.block, self.boundary = seen, block, boundary

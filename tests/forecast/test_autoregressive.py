@@ -332,7 +332,8 @@ def test_the_network_learns_what_is_not_gaussian() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected \(C, 2\)"):
         Autoregressive(base(), Persistence(), torch.ones(1, 1), block=2)
-    with pytest.raises(InputError, match="nothing negative"):
-        Autoregressive(base(), Persistence(), torch.ones(1, 1), noised=-0.1)
+    for noised, used in ((-0.1, None), (0.1, 0.2), (0.1, -0.1)):
+        with pytest.raises(InputError, match="nothing negative"):
+            Autoregressive(base(), Persistence(), torch.ones(1, 1), noised=noised, used=used)
     with pytest.raises(InputError, match="expected Preconditioned"):
         exact().loss(torch.zeros(2, 1, 2, POINTS), Context(), Streams.of(0, 2), 0.0)
