@@ -145,6 +145,12 @@ def test_a_short_record_gives_a_law_that_settles() -> None:
         law = linear_inverse(walk, 8, order=order, ridge=0.02)
         assert law.radius < 1 and len(law.modes) <= 8
         assert bool(torch.isfinite(law.stationary()).all())
+    # one that grows is damped until it settles
+    grows = 1.02 ** torch.arange(80.0).double() * torch.ones(1, 1, 80).double()
+    grows = grows[..., None] + 0.01 * torch.from_numpy(rng.standard_normal((1, 1, 80, 3)))
+    for order in (1, 2):
+        law = linear_inverse(grows, 3, order=order)
+        assert 0.999 < law.radius < 1
     with pytest.raises(InputError, match="expected longer or more"):
         linear_inverse(walk[:, :, :2], 3)
 

@@ -11,7 +11,7 @@ import torch
 from sciddm.covariance import PowerLaw
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters import Damped, Linear, LinearGaussian, Persistence, linear_inverse
+from sciddm.forecasters import Damped, Linear, LinearGaussian, Mean, Persistence, linear_inverse
 from sciddm.pde import StochasticHeat
 
 HEAT = StochasticHeat(2 * math.pi, 0.012, 0.08, 0.25, PowerLaw(1.0, 3.0, 1.4))
@@ -31,6 +31,15 @@ def test_persistence_and_damping_ahead() -> None:
     torch.testing.assert_close(
         at_every_point(recent, Context(), 1), torch.linspace(0, 1, POINTS) * newest
     )
+
+
+def test_a_mean_is_told_the_number_of_the_frame() -> None:
+    class Counting(Mean):
+        def forward(self, recent: torch.Tensor, context: Context, frame: int) -> torch.Tensor:
+            return recent[:, :, -1] + 10.0**frame
+
+    out = Counting().ahead(torch.zeros(1, 1, 1, 1), Context(), 2, 3)
+    torch.testing.assert_close(out.flatten(), torch.tensor([100.0, 1100.0, 11100.0]))
 
 
 def test_the_fitted_damping_is_the_autocorrelation() -> None:
