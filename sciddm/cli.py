@@ -127,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
         "--start", nargs="+", metavar="DATE", help="times to forecast from [the last of the past]"
     )
     forecast.add_argument("--forcings", metavar="FILE", help="what is known ahead [the past]")
+    forecast.add_argument("--seen", metavar="FILE", help="values on the way, with their times")
+    forecast.add_argument("--std", type=float, help="standard error of --seen [the file's own]")
     forecast.add_argument("--names", metavar="OF", help="weatherbench2 or climpred [our own]")
     forecast.add_argument("--resume", action="store_true", help="go on where the last run stopped")
     _drawing(forecast)

@@ -8,7 +8,15 @@ from pathlib import Path
 from sciddm import recipe, verbs
 from sciddm.errors import InputError, nearest
 
-SAID = ("engine", "network_evaluations", "lead_step", "seed", "drift_mean", "drift_variance")
+SAID = (
+    "engine",
+    "guidance",
+    "network_evaluations",
+    "lead_step",
+    "seed",
+    "drift_mean",
+    "drift_variance",
+)
 """Attributes of a forecast that are printed."""
 STEPS = 12
 """Lead steps where the command does not say, of a model that serves any number."""
@@ -18,10 +26,12 @@ def forecast(args: argparse.Namespace) -> None:
     """Stream a forecast to ``--out``, and print what it says about itself."""
     if args.resume and args.overwrite:
         raise InputError("Got --resume and --overwrite, expected one of them.")
-    inputs = [args.model, args.past, *([args.forcings] if args.forcings else [])]
+    if args.std is not None and args.seen is None:
+        raise InputError("Got --std without --seen, whose error it is; expected both.")
+    inputs = [args.model, args.past, *(f for f in (args.forcings, args.seen) if f)]
     out = Path(args.out) if args.resume else recipe.free(args.out, args.overwrite, *inputs)
     import sciddm
-    from sciddm import rollout
+    from sciddm import rollout, sensors
     from sciddm.data.convention import LAYOUTS
 
     if args.names is not None and args.names not in LAYOUTS:
@@ -41,6 +51,11 @@ def forecast(args: argparse.Namespace) -> None:
         seed=args.seed,
         start=start,
         forcings=verbs.opened(args.forcings) if args.forcings else None,
+        seen=(
+            sensors.along(model.codec, model.task.time, args.seen, std=args.std)
+            if args.seen
+            else None
+        ),
     )
     ds = rollout.run(
         job,

@@ -11,11 +11,14 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 import sciddm
 from sciddm.data import stations
 from sciddm.data.codec import Codec
+from sciddm.data.filmed import Filmed
+from sciddm.data.names import find
 from sciddm.errors import InputError, nearest
 from sciddm.task import Observed
 
@@ -62,6 +65,15 @@ def read(
     beside = {f"{name}_std": name for name in names}
     errors = seen[list(beside)].rename(beside)
     return sciddm.Observed(seen[names], std=errors, freedom=freedom, limits=limits)
+
+
+def along(codec: Codec, time: str, path: str | Path, *, std: float | None = None) -> Observed:
+    """The values in ``path`` seen along a forecast: `read`, each with its time in the column
+    ``time``, or in any column of dates."""
+    seen = read(codec, path, std=std)
+    if time in seen.values.coords or find(seen.values, "time"):
+        return seen
+    return read(Filmed(codec, time, np.zeros(1)), path, std=std)  # times are numbers
 
 
 def _check_names(seen: xr.Dataset, known: list[str], path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 import sciddm as sd
+from sciddm import cli
 from sciddm.assimilate import along
 from sciddm.basis import Periodic
 from sciddm.covariance import PowerLaw
@@ -206,6 +208,32 @@ def test_a_codec_of_films_is_its_frames() -> None:
         torch.testing.assert_close(x[:, :, n], CODEC.encode({"u": values[:, n]}))
     assert codec.grid.dims == ("time", "x") and codec.grid.period("x") is not None
     assert codec.at(codec.grid).shape == codec.shape
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_the_command_line_reads_a_table_of_times_and_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dated: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lead = DAYS if dated else Lead()
+    model(lead).save("model")
+    times = HOURS if dated else np.arange(20.0)
+    past = record(times)
+    past.to_netcdf("past.nc", engine="h5netcdf")
+    when = times[[11, 14]]
+    rows = [f"{str(t)[:19]},{x},{v}" for t, x, v in zip(when, X[[2, 7]], (5.0, 3.4), strict=True)]
+    Path("seen.csv").write_text("\n".join(["time,x,u", *rows]) + "\n")
+    start = str(times[9])[:13] if dated else "9"
+    line = ["forecast", "model", "past.nc", "-o", "out.zarr", "--steps", "5", "--members", "2"]
+    assert cli.main([*line, "--start", start, "--seen", "seen.csv", "--std", "0.3"]) == 0
+    at = {"time": ("place", when), "x": ("place", X[[2, 7]])}
+    values = xr.DataArray([5.0, 3.4], dims="place", coords=at, name="u")
+    same = sd.forecast(
+        model(lead), past, steps=5, members=2, start=times[9], seen=sd.Observed(values, 0.3)
+    )
+    found = xr.open_zarr("out.zarr")
+    np.testing.assert_allclose(found.u, same.u, atol=1e-5)
+    assert cli.main([*line, "--std", "0.3", "--overwrite"]) == 2
 
 
 class Other(Evidence):
