@@ -3,8 +3,8 @@
 Draws p(what given what)
     p(next frames | the last frames), frame after frame; the spread is too small by construction.
 Process and noise
-    Variance exploding, white noise: the prediction, then 3 refinements at noise of 0.1, 0.01 and
-    0.001 of a change from frame to frame.
+    Variance exploding, white noise: the prediction, then `steps` refinements at noise that falls
+    to `least` of a change from frame to frame. Trained on recent frames with noise (`noised`).
 Backbone
     Spectral operator with 3x3 local maps (of several `widths` a U-Net), Fourier modes and circular
     padding where every space axis of the data has a `period`, cosines elsewhere; it gives the
@@ -48,6 +48,7 @@ def build(
     blocks: int = 4,
     steps: int = 3,
     least: float = 1e-3,
+    noised: float = 0.0,
 ) -> sciddm.Model:
     """An untrained model: the s.d. of a change is measured here, and the network starts at zero, so
     that its forecast is persistence."""
@@ -65,7 +66,7 @@ def build(
     process = VE(clock=LogLinear(0.5 * least, 1000.0))
     sampler = Refine(
         Preconditioned(backbone, process), Persistence(), changes(train, codec, task), history,
-        steps=steps, least=least,
+        steps=steps, least=least, noised=noised,
     )  # fmt: skip
     return sciddm.Model(task, codec, sampler)
 

@@ -14,10 +14,15 @@ long. Where y given the past is N(m, s^2), y_K has the mean m and the variance v
 
 which is below s^2: spread comes from the added noise alone, and an ensemble is under-dispersed.
 
+A network that only saw true frames has never seen the errors of its own. With ``noised`` it is
+trained to lead from frames with white noise to the true next frame, and so to take errors away.
+
 References
 ----------
 Lippe et al. PDE-Refiner: achieving accurate long rollouts with neural PDE solvers. NeurIPS 2023,
 section 3.1 (levels, objective). https://arxiv.org/abs/2308.05732
+Sanchez-Gonzalez et al. Learning to simulate complex physics with graph networks. ICML 2020,
+section 4.3 (noise on the frames of the training). https://arxiv.org/abs/2002.09405
 """
 
 from __future__ import annotations
@@ -49,6 +54,7 @@ class Refine(Learner):
     history : frames of the past that the network sees.
     steps : K, refinements of each frame; 0 is the one-step mean.
     least : kappa_K, the last and smallest noise, in units of the scale.
+    noised : s.d. of noise on the recent frames in training, in their normalised units.
     boundary : what is known in every frame, or None.
 
     Raises `InputError` for numbers out of their range, or of the process.
@@ -62,13 +68,14 @@ class Refine(Learner):
         history: int = 1,
         steps: int = 3,
         least: float = 1e-3,
+        noised: float = 0.0,
         boundary: Boundary | None = None,
     ) -> None:
         nn.Module.__init__(self)
-        if history < 1 or steps < 0 or not 0 < least < 1:
+        if history < 1 or steps < 0 or noised < 0 or not 0 < least < 1:
             raise InputError(
-                f"Got history={history}, steps={steps}, least={least}; expected 1 or more, 0 or "
-                "more, and a number between 0 and 1."
+                f"Got history={history}, steps={steps}, noised={noised}, least={least}; expected 1 "
+                "or more, 0 or more twice, and a number between 0 and 1."
             )
         process = denoiser.process
         low, high = process.kappa(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
@@ -79,7 +86,7 @@ class Refine(Learner):
             )
         self.denoiser, self.mean, self.scale = denoiser, mean, scale
         self.history = max(history, mean.history)
-        self.steps, self.least, self.boundary = steps, least, boundary
+        self.steps, self.least, self.noised, self.boundary = steps, least, noised, boundary
         self.window = self.history + 1
 
     @property
@@ -118,6 +125,8 @@ class Refine(Learner):
                 "expected Preconditioned."
             )
         past = film[:, :, : self.history]
+        if self.noised:
+            past = past + self.noised * rng.at("past").normal(past)
         y = (film[:, :, self.history] - self.mean(past, context, 1)) / self.scale.to(film)
         place = torch.special.ndtr(rng.at("level").normal(film.new_zeros(len(film), 1)).double())
         k = (place[:, 0] * (self.steps + 1)).long().clamp_max(self.steps)

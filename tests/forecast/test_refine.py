@@ -106,6 +106,18 @@ def test_the_first_prediction_is_made_of_nothing_but_the_past() -> None:
     assert not torch.allclose(losses[2], losses[3])
 
 
+def test_noise_on_the_past_is_part_of_what_the_network_takes_away() -> None:
+    """A network of zeros leaves the noise in: the power of y grows by (noised / scale)^2."""
+    engine, rows = small(steps=0), 4000
+    nn.init.zeros_(engine.denoiser.backbone.head.weight)
+    rng = Streams.of(0, rows)
+    film = rng.normal(torch.zeros(rows, 1, 2, 16))
+    film[:, :, 1] = film[:, :, 0] + 0.3 * film[:, :, 1]
+    engine.noised = 0.6
+    loss = engine.loss(film, Context(), rng.at("train"), 0.0).detach().double()
+    assert float(loss.mean()) == pytest.approx(5.0, abs=5 * 4.5 * math.sqrt(2 / 16 / rows))
+
+
 def test_the_gradient_vanishes_at_the_exact_denoiser() -> None:
     """y ~ N(0, 1) whatever the past: the exact network is zero at every level of the training."""
     engine = small(steps=3)
@@ -148,8 +160,14 @@ def test_known_values_are_held_and_not_trained_on() -> None:
 
 def test_what_cannot_be_served_is_refused() -> None:
     scale, law = torch.ones(1, 1), Conditional(0.0, 1.0)
-    for numbers, word in (({"steps": -1}, "steps=-1"), ({"least": 2.0}, "least=2"),
-                          ({"history": 0}, "history=0"), ({"least": 1e-5}, "1e-05")):  # fmt: skip
+    wrong = [
+        ({"steps": -1}, "steps=-1"),
+        ({"least": 2.0}, "least=2"),
+        ({"history": 0}, "history=0"),
+        ({"noised": -1.0}, "noised=-1"),
+        ({"least": 1e-5}, "1e-05"),
+    ]
+    for numbers, word in wrong:
         with pytest.raises(InputError, match=word):
             Refine(law, Persistence(), scale, **numbers)
     gaussian = Gaussian(torch.zeros(()), White(), VP(clock=LogLinear(1e-4, 1e5)))
