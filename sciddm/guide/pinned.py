@@ -17,8 +17,6 @@ Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. A.6.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -43,8 +41,6 @@ class Pinned(Denoiser, Moments):
     error : s.d. of what is known, at each value; 1e-4 is exact for the eye.
     """
 
-    exact: ClassVar[bool] = True
-
     def __init__(self, prior: Denoiser, law: Gaussian, history: int, error: float = 1e-4) -> None:
         torch.nn.Module.__init__(self)
         if not isinstance(law.prior, SpaceTime):
@@ -63,6 +59,11 @@ class Pinned(Denoiser, Moments):
         frame = torch.arange(count) % self.space.frames
         self._known = (frame < history).nonzero()[:, 0]
         self._parts: dict[float, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """Whether the covariance is that of the prior."""
+        return isinstance(self.prior, Gaussian)
 
     def forward(self, x_t: Tensor, t: Tensor, context: Context) -> Tensor:
         x_hat = self.prior(x_t, t, context)
