@@ -39,11 +39,11 @@ NEWEST = (7, 27)  # the frames of a film that forecasts start from
 SHOWN = (1, 2, 3, 5, 8, 12, 16, 20)
 ENGINES = {
     "autoregressive (default)": ("spde_heat_autoregressive", 800),
-    "rolling": ("spde_heat_rolling", 200),
-    "scored": ("spde_heat_scored", 400),
-    "refine": ("spde_heat_refine", 200),
-    "dyffusion": ("spde_heat_dyffusion", 200),
-    "dropout": ("spde_heat_dropout", 400),
+    "rolling": ("spde_heat_rolling", 120),
+    "scored": ("spde_heat_scored", 200),
+    "refine": ("spde_heat_refine", 120),
+    "dyffusion": ("spde_heat_dyffusion", 120),
+    "dropout": ("spde_heat_dropout", 200),
     "film": ("spde_heat_film", 20),
 }
 """Engines: the folder of the trained model, and from how many starts it is drawn, by its cost."""
