@@ -18,14 +18,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from sciddm.covariance import Matern, Spectral, TimeCorrelated, White
-from sciddm.denoise import Context
+from sciddm.denoise import Context, Gaussian
 from sciddm.errors import InputError
 from sciddm.forecasters import Boundary, Damped, Emphasis, Persistence, Rolling
 from sciddm.model import CLASSES
 from sciddm.nn import FilmNet
 from sciddm.process import VE, VP, CosineAlpha, EvenPower
 from sciddm.random import Streams
-from sciddm.solve import Adams, Euler, Heun, InTime, RotationForm, Solver
+from sciddm.solve import Adams, Euler, Heun, InTime, RotationForm, Solver, trajectory
 from sciddm.tree import Encoder, decode
 
 DOUBLE = torch.float64
@@ -170,6 +170,32 @@ def test_the_law_comes_with_the_second_order_of_the_solver() -> None:
     gaps = [float((a - b).abs().mean()) for a, b in zip(draws, draws[1:], strict=False)]
     orders = [math.log2(a / b) for a, b in zip(gaps, gaps[1:], strict=False)]
     assert orders[-1] == pytest.approx(2.0, abs=0.15), orders
+
+
+def test_every_frame_takes_the_path_that_it_would_take_alone() -> None:
+    """Where frames are independent, what the solver remembers goes on over starts and shifts."""
+    variance, width, steps, count = 0.3, 4, 1, 9
+
+    class Alone(nn.Module):
+        def forward(self, x: Tensor, log_kappa: Tensor, context: Context) -> Tensor:
+            kappa = log_kappa.exp()
+            u = x[:, :1] * torch.sqrt(1 + kappa**2)
+            gap = variance * u / (variance + kappa**2) - u / (1 + kappa**2)
+            return gap / (kappa * torch.rsqrt(1 + kappa**2))
+
+    process, zero = VP(clock=CosineAlpha()), torch.zeros((), dtype=DOUBLE)
+    model = Rolling(Alone(), process, Damped(zero), width=width, steps=steps)
+    past = torch.zeros(2, 1, 1, 5, dtype=DOUBLE)
+    rng = Streams.of(0, 2)
+    film = model((2, 1, count, 5), Context(past=past), rng)
+    law = Gaussian(zero, White(variance**0.5), process)
+    times = torch.linspace(1, 0, width * steps + 1, dtype=DOUBLE)
+    for n in range(count):
+        z = rng.inside("frame", n + 1).at("enter").normal(past[:, :, 0])
+        x = process.coefficients(times[0])[2] * z
+        *_, last, _ = trajectory(law, x, times, Context(), model.solver)
+        alone = process.centred(last, times[-1])
+        assert torch.allclose(film[:, :, n], alone, atol=1e-9), n
 
 
 def test_where_the_innovations_have_the_law_of_the_noise_one_evaluation_is_exact() -> None:
