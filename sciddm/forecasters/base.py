@@ -76,8 +76,13 @@ class Forecaster(nn.Module, ABC):
             raise InputError(
                 f"Got {came} frames of the past; expected at least {self.history} to start from."
             )
-        with torch.no_grad():
-            yield from self.walk(context, rng)
+        walk = self.walk(context, rng)
+        while True:
+            with torch.no_grad():  # not around a yield: the caller's own gradients go on
+                frame = next(walk, None)
+            if frame is None:
+                return
+            yield frame
 
     def imposed(self, frame: Tensor, context: Context) -> Tensor:
         """``frame`` (B, C, *grid) held to the boundary."""
