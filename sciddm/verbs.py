@@ -159,7 +159,7 @@ def refine(args: argparse.Namespace) -> None:
     model = sciddm.load(args.model)
     found = sciddm.refined(model, steps=args.steps, members=args.members, seed=args.seed)
     found.save(out, overwrite=args.overwrite)
-    levels = [round(v, 5) for v in vars(found.sampler.grid)["kappas"]]
+    levels = [round(v, 5) for v in vars(found.diffusion.grid)["kappas"]]
     show({"model": str(out), "steps": args.steps, "noise_levels": levels}, args.json)
 
 
