@@ -128,7 +128,7 @@ def test_maps_by_lead_share_a_scale_and_stand_in_columns() -> None:
     maps = [ax for ax in fig.axes if ax.get_label() != "<colorbar>"]
     assert len(maps) == 5 * 3
     rows = [maps[i : i + 3] for i in range(0, 15, 3)]
-    assert [row[0].get_ylabel() for row in rows] == [
+    assert [row[0].get_ylabel().splitlines()[0] for row in rows] == [
         "truth", "mean of 12", "member 0", "member 1", "spread",
     ]  # fmt: skip
     assert [ax.get_title() for ax in rows[0]] == ["lead 3 h", "lead 15 h", "lead 24 h"]
@@ -143,6 +143,9 @@ def test_maps_by_lead_share_a_scale_and_stand_in_columns() -> None:
     assert {mesh(ax).norm.vmin for ax in rows[4]} == {0.0}
     assert_no_text_overlaps(fig)
     assert_no_text_overlaps(plot.lead_maps(one.transpose("longitude", ...), leads=2, members=1))
+    months = one.assign_coords(lead_time=("lead_time", np.arange(1, 9), {"units": "months"}))
+    top = plot.lead_maps(months.drop_vars("longitude"), leads=2).axes[:2]
+    assert [ax.get_title() for ax in top] == ["lead 1 month", "lead 8 months"]
 
 
 def test_a_fan_runs_on_from_the_past_at_the_valid_times() -> None:

@@ -278,9 +278,9 @@ def lead_maps(
     shared = scale_of(*[f for name, f in rows.items() if name != "spread"])
     widths = scale_of(spread, low=0.0)
     aspect, height = aspect_of(mean[0])
-    fig = Figure(
-        figsize=(2.4 * len(chosen) + 1.6, 2.2 * height * len(rows) + 0.7), layout="constrained"
-    )
+    vertical, wide = axis_of(mean, space[0])[1], 2.4 * min(1.0, 1.1 / height)
+    size = (wide * len(chosen) + 1.8, 0.95 * wide * height * len(rows) + 0.7)
+    fig = Figure(figsize=size, layout="compressed")
     axes = fig.subplots(len(rows), len(chosen), sharex=True, sharey=True, squeeze=False)
     for j, (name, fields) in enumerate(rows.items()):
         scale, colours = (widths, SPREAD) if name == "spread" else (shared, FIELD)
@@ -288,11 +288,10 @@ def lead_maps(
             draw_map(ax, fields.isel({lead: i}), scale, colours, "")
             ax.set(aspect=aspect)
             ax.spines[:].set(visible=True, color="0.5")
-        axes[j, 0].set_ylabel(name)
+        axes[j, 0].set_ylabel(f"{name}\n{vertical}")
     for ax, head in zip(axes[0], _heads(one, lead, chosen), strict=True):
         ax.set_title(head)
     fig.supxlabel(axis_of(mean, space[1])[1], fontsize=9)
-    fig.supylabel(axis_of(mean, space[0])[1], fontsize=9)
     text = textwrap.fill(named(mean), 30)
     fig.colorbar(ScalarMappable(shared, FIELD), ax=axes[:-1], label=text, format="%.5g")
     bar = fig.colorbar(
@@ -310,5 +309,6 @@ def _some(count: int, wanted: int) -> list[int]:
 def _heads(field: xr.DataArray, lead: str, chosen: Sequence[int]) -> list[str]:
     values, name = axis_of(field, lead)
     words = name.removesuffix("]").split(" [")
-    tail = f" {words[1]}" if len(words) > 1 else ""
-    return [f"lead {values[i]:g}{tail}" for i in chosen]
+    many = f" {words[1]}" if len(words) > 1 else ""
+    one = many.removesuffix("s") if len(many) > 3 else many
+    return [f"lead {values[i]:g}{one if values[i] == 1 else many}" for i in chosen]
