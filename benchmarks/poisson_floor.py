@@ -27,10 +27,10 @@ from sciddm.basis import Cosine
 from sciddm.denoise import Context, Denoiser, Gaussian
 from sciddm.guide import DPS, linear_posterior
 from sciddm.model import Model
+from sciddm.objective import LEVELS
 from sciddm.pde.grid import laplacian
 from sciddm.random import Streams
 from sciddm.score import coverage, crps
-from sciddm.objective import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOISE, SHARE = 1e-3, 0.03
