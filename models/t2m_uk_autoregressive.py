@@ -1,7 +1,7 @@
-"""Hourly 2 m temperature over the United Kingdom, the next day at once, from the last three hours.
+"""Hourly 2 m temperature over the United Kingdom, the next day at once, from the last day.
 
 Draws p(what given what)
-    p(t2m of the next 24 hours | of the last 3 hours, the hour of the day); then the next 24.
+    p(t2m of the next 24 hours | of the last 24 hours, the hour of the day); then the next 24.
 Process and noise
     Variance exploding, white noise, on what the regression leaves of all 24 hours, each in units of
     its own s.d.
@@ -44,21 +44,25 @@ def build(
     history: int = 3,
     eofs: int = 20,
     share: float = 0.4,
+    swing: float = 0.35,
     shapes: int = 60,
     rank: int = 200,
 ) -> sciddm.Model:
     """The whole model: there is nothing left to train.
 
     ``history`` past frames enter the local stencils, ``eofs`` patterns the linear law that has
-    ``share`` of them. The errors of ``folds`` blocks, each forecast by the others, give the
-    covariance: ``shapes`` in space, ``rank`` in space and time.
+    ``share`` of them; ``swing`` of the width of the last daily cycle stays. The errors of ``folds``
+    blocks, each forecast by the others, give the covariance: ``shapes`` in space, ``rank`` in space
+    and time.
     """
     train = split.select(ds, "train")
     codec = Normaliser.fit(train, ("t2m",), "time", pointwise=True)
     forcings = Forcings(day=True)
     x = encoded(train, codec, "time")
     hours = torch.from_numpy(forcings.at(train.time))
-    fitted = partial(regression, harmonics=harmonics, history=history, eofs=eofs, share=share)
+    fitted = partial(
+        regression, harmonics=harmonics, history=history, eofs=eofs, share=share, swing=swing
+    )
     left = unseen(x, hours, fitted, block, folds=folds)
     scale = left.square().mean([0, *range(3, left.ndim)]).sqrt()
     left = left / scale.view(*scale.shape, *[1] * (left.ndim - 3))

@@ -31,12 +31,15 @@ def regression(
     order: int = 3,
     eof_ridge: float = 0.3,
     share: float = 0.4,
+    swing: float = 0.0,
+    turn: int = 24,
     periodic: bool = False,
 ) -> Cyclic:
     """The cyclic mean, local stencils and patterns of ``stretches``, fitted one after the other.
 
     harmonics : of the cycle. history, ridge : of the stencils, whose weight is how much a point
     follows the cycle: land more than sea. eofs, order, eof_ridge, share : of the patterns.
+    swing, turn : see `Cyclic`; the rest is fitted without it.
     """
     frames = torch.cat([x for x, _ in stretches])
     waves = cycle(frames, torch.cat([f for _, f in stretches], dim=1), harmonics)
@@ -45,7 +48,8 @@ def regression(
     weight = amplitude / amplitude.mean().clamp_min(1e-12) - 1
     local = Stencils.fit(films, weight, history=history, ridge=ridge, periodic=periodic)
     modes = fit.eof(torch.cat(films, dim=1).movedim(1, 0), eofs).modes
-    return Cyclic(Blended(local, patterns(films, modes, order, eof_ridge), share), waves)
+    mean = Blended(local, patterns(films, modes, order, eof_ridge), share)
+    return Cyclic(mean, waves, swing=swing, turn=turn)
 
 
 def unseen(

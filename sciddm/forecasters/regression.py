@@ -3,8 +3,8 @@ r"""Regressions on several past frames: the mean of a record too short for a net
 A month of hourly weather holds a handful of independent days, and a mean that has a coefficient for
 every pair of points learns them by heart. Three parts need few coefficients:
 
-- `Cyclic`: the daily (or yearly) cycle of each point, a few harmonics. What follows is about
-  anomalies from it.
+- `Cyclic`: the daily (or yearly) cycle of each point, a few harmonics, as wide as it was in the
+  last turn if wanted. What follows is about anomalies from it.
 - `Stencils`: x' = x + sum_{p,s} (u_{ps} + v_{ps} w) S_s b_p, with b_0 = x the newest frame and
   b_p = x - (the frame p before it) its tendencies. S_s smooths at one width, or smooths and takes
   a slope along one axis, so a front goes on as it went; w is a field that says where points behave
@@ -34,18 +34,33 @@ from sciddm.forecasters.mean import Mean
 
 
 class Cyclic(Mean):
-    """Another mean, of the anomalies from a cycle.
+    """Another mean, of the anomalies from a cycle; with ``swing``, from one that is wider or
+    narrower where the last turn was.
 
     Parameters
     ----------
     mean : of anomalies. waves : (1 + 2 H, C, *grid): constant, cosine and sine of 1 .. H turns.
     sine, cosine : channels of the forcings that tell the angle.
+    swing : how much of the width of the last turn the next one has: a clear day follows a clear
+        day. turn : frames of a turn, all of which are then needed. width : s.d. in grid points of
+        the Gaussian average that the width is taken over.
     """
 
-    def __init__(self, mean: Mean, waves: Tensor, sine: int = 0, cosine: int = 1) -> None:
+    def __init__(
+        self,
+        mean: Mean,
+        waves: Tensor,
+        sine: int = 0,
+        cosine: int = 1,
+        swing: float = 0.0,
+        turn: int = 24,
+        width: float = 4.0,
+    ) -> None:
         nn.Module.__init__(self)
         self.mean, self.waves, self.sine, self.cosine = mean, waves, sine, cosine
-        self.history = mean.history
+        self.swing, self.turn, self.width = swing, turn, width
+        self.history = max(mean.history, turn if swing else 1)
+        self._average = tuple(_average(n, width, False) for n in waves.shape[2:])
 
     def forward(self, recent: Tensor, context: Context, frame: int) -> Tensor:
         recent = recent[:, :, -self.history :]
@@ -60,8 +75,16 @@ class Cyclic(Mean):
             )
         known = forcings[:, :, first : first + self.history + 1]
         usual = cycle_at(self.waves, known, self.sine, self.cosine).to(recent)
-        mean: Tensor = self.mean(recent - usual[:, :, :-1], context, frame)
-        return mean + usual[:, :, -1]
+        gap = recent - usual[:, :, :-1]
+        mean: Tensor = self.mean(gap, context, frame)
+        out = mean + usual[:, :, -1]
+        if not self.swing:
+            return out
+        swings = usual - self.waves[0].to(usual)[:, None]
+        past = swings[:, :, -self.turn - 1 : -1]
+        both = _apply(self._average, (gap[:, :, -self.turn :] * past).sum(2))
+        wider = both / _apply(self._average, past.square().sum(2)).clamp_min(1e-12)
+        return out + self.swing * wider * (swings[:, :, -1] - swings[:, :, -2])
 
 
 class Stencils(Mean):

@@ -179,3 +179,16 @@ def test_a_regression_of_a_short_record_beats_persistence_on_new_hours() -> None
     error = (ahead - film[:, :, 3:]).square().mean((0, 1, 3)).sqrt()
     still = (film[:, :, 2:3] - film[:, :, 3:]).square().mean((0, 1, 3)).sqrt()
     assert bool((error < 0.35 * still).all())
+
+
+def test_a_cycle_that_was_wider_stays_wider_by_its_swing() -> None:
+    waves = noise(5, 1, *GRID, seed=16)
+    hours = clock(20)
+    usual = cycle_at(waves, hours[None])[0].movedim(1, 0)
+    swings = usual - waves[0]
+    recent = (usual + 0.7 * swings)[:8].movedim(1, 0)[None]
+    context = Context(past=recent, forcings=hours[None])
+    engine = Cyclic(Persistence(), waves, swing=0.5, turn=8)
+    plain = Cyclic(Persistence(), waves)(recent, context, 1)
+    wider = engine(recent, context, 1) - plain
+    torch.testing.assert_close(wider, 0.35 * (swings[8] - swings[7])[None])
