@@ -13,7 +13,10 @@ Backbone
 Trained on
     Any films or record without missing points; `datasets/spde_heat.py` for models/spde_heat_film.
 Scores
-    `python benchmarks/forecast.py assimilation`; see models/spde_heat_film/card.md.
+    `python benchmarks/forecast.py assimilation`; see models/spde_heat_film/card.md. Without the
+    Gaussian (`gaussian=false`, width 24, as many parameters but for the ends) sub-bands and field
+    learn the heat equation alike: validation loss 0.484 and 0.492 after 300 steps, sub-bands at
+    about a third of the cost a step. Beside the Gaussian neither has anything to learn there.
 Do not use for
     Grids, frame steps or laws other than those it was trained on. Of fields whose law differs from
     place to place `fit.film_law` knows only the mean over places: give `eofs`, which masked fields

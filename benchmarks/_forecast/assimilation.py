@@ -158,7 +158,7 @@ def updated(case: Case, x: Tensor, cross: Tensor, spread: Tensor) -> Tensor:
 
 def run(report: Report, quick: bool) -> None:
     """Every row on the same cases; --quick has 12 starts and 16 members."""
-    count, members = (12, 16) if quick else (60, 50)
+    count, members = (12, 16) if quick else (50, 50)
     shelf = recipe.load(ROOT / "datasets" / "spde_heat.py", "datasets")
     ds = shelf.fields(count, POINTS, 0, TRAINED)
     model = sd.load(ROOT / "models" / "spde_heat_film")
