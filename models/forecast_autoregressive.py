@@ -31,13 +31,13 @@ from sciddm import fit, nn
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
 from sciddm.data.forcing import Forcings
+from sciddm.data.spacing import spacing
 from sciddm.denoise import Gaussian, Preconditioned
 from sciddm.forecasters import Autoregressive, Linear
 from sciddm.forecasters.fitting import best_linear, left_over, left_unseen
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Adams, GaussianForm
 
-UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
 VALUES = 2 << 24
 """Values of the training films that statistics are taken from, at most."""
 
@@ -73,7 +73,9 @@ def build(
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-    task = sciddm.Task(sciddm.View(names), sample=sample, lead=lead(ds[time]), time=time)
+    task = sciddm.Task(
+        sciddm.View(names), sample=sample, lead=sciddm.task.Lead(*spacing(ds[time])), time=time
+    )
     codec = Normaliser.fit(films.frames(train, task), names, sample, pointwise=pointwise)
     x, held = (cut(part, codec, task) for part in (train, split.select(ds, "validation")))
     law, chosen = best_linear(x, held, order=order)
@@ -116,15 +118,6 @@ def network(
     if len(widths) > 1:
         return nn.UNet(inputs, outputs, modes, widths, blocks, periodic)
     return nn.SpectralOperator(inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic)
-
-
-def lead(axis: xr.DataArray) -> sciddm.task.Lead:
-    """The step of a time axis: in hours on dates, else in the units of its numbers."""
-    step = axis.values[1] - axis.values[0]
-    if isinstance(step, np.timedelta64):
-        return sciddm.task.Lead(float(step / np.timedelta64(1, "h")), "hours")
-    unit = str(axis.attrs.get("units", "1"))
-    return sciddm.task.Lead(round(float(step), 9), UNITS.get(unit, unit))
 
 
 def cut(part: xr.Dataset, codec: Codec, task: sciddm.Task) -> torch.Tensor:

@@ -29,10 +29,10 @@ from sciddm import nn
 from sciddm.data import films, split
 from sciddm.data.codec import Normaliser
 from sciddm.data.forcing import Forcings
+from sciddm.data.spacing import spacing
 from sciddm.forecasters import Boundary, Dropout, Linear, Mean, Persistence
 from sciddm.forecasters.fitting import best_linear, left_over
 
-UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
 FILMS = 200
 
 
@@ -58,7 +58,9 @@ def build(
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-    task = sciddm.Task(sciddm.View(names), sample=sample, lead=lead(ds[time]), time=time)
+    task = sciddm.Task(
+        sciddm.View(names), sample=sample, lead=sciddm.task.Lead(*spacing(ds[time])), time=time
+    )
     codec = Normaliser.fit(films.frames(train, task), names, sample)
     mean: Mean = Persistence()
     x = films.encode(few(train, task), codec)
@@ -98,15 +100,6 @@ def network(
     )  # fmt: skip
     torch.nn.init.normal_(out.head.weight, std=0.1 / width**0.5)
     return out
-
-
-def lead(axis: xr.DataArray) -> sciddm.task.Lead:
-    """The step of a time axis: in hours on dates, else in the units of its numbers."""
-    step = axis.values[1] - axis.values[0]
-    if isinstance(step, np.timedelta64):
-        return sciddm.task.Lead(float(step / np.timedelta64(1, "h")), "hours")
-    unit = str(axis.attrs.get("units", "1"))
-    return sciddm.task.Lead(round(float(step), 9), UNITS.get(unit, unit))
 
 
 def few(part: xr.Dataset, task: sciddm.Task) -> xr.Dataset:

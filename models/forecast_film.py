@@ -25,7 +25,6 @@ Do not use for
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import xarray as xr
 
@@ -34,12 +33,11 @@ from sciddm import fit, nn
 from sciddm.basis import Cosine, Periodic
 from sciddm.data import films, split
 from sciddm.data.codec import Normaliser
+from sciddm.data.spacing import spacing
 from sciddm.denoise import Gaussian, Preconditioned
 from sciddm.forecasters import Film
 from sciddm.process import VE, LogLinear
 from sciddm.wavelet import DWT
-
-UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
 
 
 def build(
@@ -64,7 +62,9 @@ def build(
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-    task = sciddm.Task(sciddm.View(names), sample=sample, lead=lead(ds[time]), time=time)
+    task = sciddm.Task(
+        sciddm.View(names), sample=sample, lead=sciddm.task.Lead(*spacing(ds[time])), time=time
+    )
     codec = Normaliser.fit(films.frames(train, task), names, sample)
     dims = codec.grid.dims
     around = all(codec.grid.period(d) is not None for d in dims)
@@ -90,12 +90,3 @@ def build(
     denoiser = Preconditioned(backbone, process, base if gaussian else None)
     sampler = Film(denoiser, length, history, law=None if gaussian else base, steps=steps)
     return sciddm.Model(task, codec, sampler, notes={"law": chosen})
-
-
-def lead(axis: xr.DataArray) -> sciddm.task.Lead:
-    """The step of a time axis: in hours on dates, else in the units of its numbers."""
-    step = axis.values[1] - axis.values[0]
-    if isinstance(step, np.timedelta64):
-        return sciddm.task.Lead(float(step / np.timedelta64(1, "h")), "hours")
-    unit = str(axis.attrs.get("units", "1"))
-    return sciddm.task.Lead(round(float(step), 9), UNITS.get(unit, unit))

@@ -25,9 +25,8 @@ import xarray as xr
 import sciddm
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
+from sciddm.data.spacing import spacing
 from sciddm.forecasters.fitting import best_linear
-
-UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
 
 
 def build(
@@ -46,7 +45,9 @@ def build(
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-    task = sciddm.Task(sciddm.View(names), sample=sample, lead=lead(ds[time]), time=time)
+    task = sciddm.Task(
+        sciddm.View(names), sample=sample, lead=sciddm.task.Lead(*spacing(ds[time])), time=time
+    )
     codec = Normaliser.fit(films.frames(train, task), names, sample, pointwise=pointwise)
     x, held = (some(p, codec, task, count) for p in (train, split.select(ds, "validation")))
     law, chosen = best_linear(x, held, order=order, modes=modes, ridges=ridges)
@@ -60,12 +61,3 @@ def some(part: xr.Dataset, codec: Codec, task: sciddm.Task, count: int) -> torch
     have = part.sizes[task.sample]
     index = np.unique(np.linspace(0, have - 1, min(have, count)).astype(int))
     return films.encode(part.isel({task.sample: index}).transpose(task.sample, ...), codec)
-
-
-def lead(axis: xr.DataArray) -> sciddm.task.Lead:
-    """The step of a time axis: in hours on dates, else in the units of its numbers."""
-    step = axis.values[1] - axis.values[0]
-    if isinstance(step, np.timedelta64):
-        return sciddm.task.Lead(float(step / np.timedelta64(1, "h")), "hours")
-    unit = str(axis.attrs.get("units", "1"))
-    return sciddm.task.Lead(round(float(step), 9), UNITS.get(unit, unit))

@@ -32,11 +32,11 @@ from sciddm.covariance import Covariance, Spectral
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
 from sciddm.data.forcing import Forcings
+from sciddm.data.spacing import spacing
 from sciddm.forecasters import Emphasis, Linear, Mean, Persistence, Rolling
 from sciddm.forecasters.fitting import best_linear, left_over
 from sciddm.process import VP, CosineAlpha
 
-UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
 VALUES = 2 << 24
 """Values of the training films that statistics are taken from, at most."""
 
@@ -68,7 +68,9 @@ def build(
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-    task = sciddm.Task(sciddm.View(names), sample=sample, lead=lead(ds[time]), time=time)
+    task = sciddm.Task(
+        sciddm.View(names), sample=sample, lead=sciddm.task.Lead(*spacing(ds[time])), time=time
+    )
     codec = Normaliser.fit(films.frames(train, task), names, sample, pointwise=pointwise)
     forcings = Forcings(day, year) if day or year else None
     known = 0 if forcings is None else 2 * forcings.channels
@@ -117,12 +119,3 @@ def cut(part: xr.Dataset, codec: Codec, task: sciddm.Task) -> Tensor:
     count = part.sizes[task.sample]
     index = np.unique(np.linspace(0, count - 1, min(count, max(2, VALUES // each))).astype(int))
     return films.encode(part.isel({task.sample: index}).transpose(task.sample, ...), codec)
-
-
-def lead(axis: xr.DataArray) -> sciddm.task.Lead:
-    """The step of a time axis: in hours on dates, else in the units of its numbers."""
-    step = axis.values[1] - axis.values[0]
-    if isinstance(step, np.timedelta64):
-        return sciddm.task.Lead(float(step / np.timedelta64(1, "h")), "hours")
-    unit = str(axis.attrs.get("units", "1"))
-    return sciddm.task.Lead(round(float(step), 9), UNITS.get(unit, unit))

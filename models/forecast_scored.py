@@ -29,10 +29,10 @@ import sciddm
 from sciddm import nn
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
+from sciddm.data.spacing import spacing
 from sciddm.forecasters import Scored
 from sciddm.forecasters.mean import Persistence
 
-UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "": "1"}
 FILMS = 16
 
 
@@ -57,7 +57,9 @@ def build(
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-    task = sciddm.Task(sciddm.View(names), sample=sample, lead=lead(ds[time]), time=time)
+    task = sciddm.Task(
+        sciddm.View(names), sample=sample, lead=sciddm.task.Lead(*spacing(ds[time])), time=time
+    )
     codec = Normaliser.fit(films.frames(train, task), names, sample)
     dims = codec.grid.dims
     torch.manual_seed(0)
@@ -87,15 +89,6 @@ def network(
     return nn.SpectralOperator(
         inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic, scalars=scalars
     )
-
-
-def lead(axis: xr.DataArray) -> sciddm.task.Lead:
-    """The step of a time axis: in hours on dates, else in the units of its numbers."""
-    step = axis.values[1] - axis.values[0]
-    if isinstance(step, np.timedelta64):
-        return sciddm.task.Lead(float(step / np.timedelta64(1, "h")), "hours")
-    unit = str(axis.attrs.get("units", "1"))
-    return sciddm.task.Lead(round(float(step), 9), UNITS.get(unit, unit))
 
 
 def changes(train: xr.Dataset, codec: Codec, task: sciddm.Task) -> torch.Tensor:
