@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from _parts import Benchmark  # noqa: E402
 
 PARTS = ("spring_mesh", "kolmogorov", "exact_law", "t2m_uk", "assimilation", "members")
-MODELS = ("spde_heat", "t2m_uk", "kolmogorov")
+MODELS = ("spde_heat_autoregressive", "spde_heat_film")
 
 if __name__ == "__main__":
     Benchmark("forecast", "_forecast", PARTS, signed=MODELS).main(__doc__ or "")
