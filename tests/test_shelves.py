@@ -209,7 +209,7 @@ def film(model: sciddm.Model, ds: xr.Dataset, members: int) -> torch.Tensor:
         split.select(ds, "test"),
         model.codec,
         model.task,
-        forecaster.history + steps,
+        forecaster.history + max(steps, getattr(forecaster, "block", 1)),
         model.forcings,
     )
     x, context = source.spread(1)
