@@ -56,8 +56,9 @@ def test_the_public_names() -> None:
     """Those of the design, each where it says it is; scripts elsewhere use them."""
     assert dir(sd) == sorted(sd.__all__)
     words = "load recover generate krige exceedance log_prob refined residual Residual"
-    words += " Observed Model Job Task View InputError RunError"
-    assert set(sd.__all__) == {*words.split(), "score", "ensemble", "footprint", "plot"}
+    words += " Observed Model Job Task View InputError RunError forecast Outlook"
+    modules = ("score", "ensemble", "rollout", "footprint", "plot")
+    assert set(sd.__all__) == {*words.split(), *modules}
     for name in sd.__all__:
         assert getattr(sd, name) is not None
     assert sd.ensemble.run is ensemble.run and sd.score.crps is not None
