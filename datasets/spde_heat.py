@@ -102,6 +102,6 @@ def fields(
 def law(ds: xr.Dataset) -> LinearGaussian:
     """The law of a store of this recipe, for fields in its units."""
     said = ds.attrs["sciddm_generator"]
-    numbers = (said[key] for key in ("length", "diffusivity", "damping", "speed"))
-    heat = StochasticHeat(*numbers, PowerLaw(**said["noise"]))
+    length, nu, mu, speed = (said[k] for k in ("length", "diffusivity", "damping", "speed"))
+    heat = StochasticHeat(length, nu, mu, speed, PowerLaw(**said["noise"]))
     return LinearGaussian.circle(*heat.transition(said["grid"], said["step"]), said["grid"])

@@ -45,7 +45,7 @@ NAMES = {
     "p_x": "momentum along x", "p_y": "momentum along y",
     "q_x": "displacement along x", "q_y": "displacement along y",
 }  # fmt: skip
-HELD_OUT = {"validation": 3 / 118, "test": 15 / 118}
+VALIDATION, TEST = 3 / 118, 15 / 118
 
 
 def make(
@@ -67,7 +67,7 @@ def make(
     numbers = {"frames": frames or FRAMES[size], "every": every, "ring": list(ring)}
     return generate.make(
         __file__, store, samples=count, grid=side, seed=seed, numbers=numbers,
-        workers=workers, resume=resume, overwrite=overwrite, **HELD_OUT,
+        workers=workers, resume=resume, overwrite=overwrite, validation=VALIDATION, test=TEST,
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def fields(
         name="spring_mesh", title="A damped mesh of springs", start=start, seed=seed, numbers={
             "grid": grid, "frames": frames, "every": every, "ring": list(ring), "step": STEP,
             "damping": DAMPING,
-        }, **HELD_OUT,
+        }, validation=VALIDATION, test=TEST,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from sciddm.data.codec import Codec, Normaliser
 from sciddm.data.forcing import Forcings
 from sciddm.data.spacing import spacing
 from sciddm.denoise import Gaussian, Preconditioned
-from sciddm.forecasters import Autoregressive, Linear
+from sciddm.forecasters import Autoregressive, Band, Linear
 from sciddm.forecasters.fitting import best_linear, left_over, left_unseen
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Adams, GaussianForm
@@ -58,6 +58,7 @@ def build(
     modes: int = 12,
     blocks: int = 3,
     noised: float = 0.0,
+    band: int = 0,
     steps: int = 8,
     level_mean: float = 0.0,
     level_std: float = 1.6,
@@ -80,8 +81,10 @@ def build(
     x, held = (cut(part, codec, task) for part in (train, split.select(ds, "validation")))
     law, chosen = best_linear(x, held, order=order)
     if folds > 1:
-        numbers = {"modes": int(chosen["modes"]), "ridge": chosen["ridge"], "order": order}
-        left = left_unseen(x, block=block, folds=folds, limit=enough(x), **numbers)
+        left = left_unseen(
+            x, block=block, folds=folds, limit=enough(x), modes=int(chosen["modes"]),
+            ridge=chosen["ridge"], order=order,
+        )  # fmt: skip
     else:
         left = left_over(x, Linear(law), block, enough(x))
     scale = left.square().mean([0, *range(3, left.ndim)]).sqrt()
@@ -99,7 +102,8 @@ def build(
         blocks, all(codec.grid.period(d) is not None for d in dims),
     )  # fmt: skip
     sampler = Autoregressive(
-        Preconditioned(backbone, process, base), Linear(law), scale, seen, block, noised=noised,
+        Preconditioned(backbone, process, base), Linear(law), scale, seen, block,
+        Band(band) if band else None, noised,
         solver=Adams(2, form=GaussianForm(base)), steps=steps,
         level_mean=level_mean, level_std=level_std,
     )  # fmt: skip
@@ -117,7 +121,9 @@ def network(
     """A spectral operator of one width, or a U-Net of several, finest first."""
     if len(widths) > 1:
         return nn.UNet(inputs, outputs, modes, widths, blocks, periodic)
-    return nn.SpectralOperator(inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic)
+    return nn.SpectralOperator(
+        inputs, outputs, modes, widths[0], blocks, kernel=3, periodic=periodic
+    )
 
 
 def cut(part: xr.Dataset, codec: Codec, task: sciddm.Task) -> torch.Tensor:

@@ -84,7 +84,9 @@ def network(
     """A spectral operator of one width, or a U-Net of several, finest first."""
     if len(widths) > 1:
         return nn.UNet(inputs, outputs, modes, tuple(widths), blocks, periodic)
-    return nn.SpectralOperator(inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic)
+    return nn.SpectralOperator(
+        inputs, outputs, modes, widths[0], blocks, kernel=3, periodic=periodic
+    )
 
 
 def changes(train: xr.Dataset, codec: Codec, task: sciddm.Task) -> torch.Tensor:

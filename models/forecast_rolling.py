@@ -33,7 +33,7 @@ from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
 from sciddm.data.forcing import Forcings
 from sciddm.data.spacing import spacing
-from sciddm.forecasters import Emphasis, Linear, Mean, Persistence, Rolling
+from sciddm.forecasters import Band, Emphasis, Linear, Mean, Persistence, Rolling
 from sciddm.forecasters.fitting import best_linear, left_over
 from sciddm.process import VP, CosineAlpha
 
@@ -58,6 +58,7 @@ def build(
     correlation: float = 0.0,
     steps: int = 1,
     startup: float = 0.2,
+    band: int = 0,
     emphasis: tuple[float, ...] = (),
     pointwise: bool = False,
     day: bool = False,
@@ -92,6 +93,7 @@ def build(
     sampler = Rolling(
         backbone, VP(noise, CosineAlpha()), mean, scale, window, past, correlation, steps=steps,
         startup=startup, emphasis=Emphasis(*emphasis) if emphasis else None,
+        boundary=Band(band) if band else None,
     )  # fmt: skip
     return sciddm.Model(task, codec, sampler, notes=notes, forcings=forcings)
 

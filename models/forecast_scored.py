@@ -30,7 +30,7 @@ from sciddm import nn
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
 from sciddm.data.spacing import spacing
-from sciddm.forecasters import Scored
+from sciddm.forecasters import Band, Scored
 from sciddm.forecasters.mean import Persistence
 
 FILMS = 16
@@ -41,6 +41,7 @@ def build(
     *,
     variables: tuple[str, ...] = (),
     time: str = "time",
+    band: int = 0,
     history: int = 1,
     widths: tuple[int, ...] = (32,),
     modes: int = 12,
@@ -70,6 +71,7 @@ def build(
     sampler = Scored(
         backbone, Persistence(), changes(train, codec, task), history, noises, vector,
         members=members, alpha=alpha, unroll=unroll, turn=turn,
+        boundary=Band(band) if band else None,
     )  # fmt: skip
     return sciddm.Model(task, codec, sampler)
 
@@ -87,7 +89,7 @@ def network(
     if len(widths) > 1:
         return nn.UNet(inputs, outputs, modes, tuple(widths), blocks, periodic, scalars)
     return nn.SpectralOperator(
-        inputs, outputs, modes, *widths, blocks, kernel=3, periodic=periodic, scalars=scalars
+        inputs, outputs, modes, widths[0], blocks, kernel=3, periodic=periodic, scalars=scalars
     )
 
 

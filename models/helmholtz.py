@@ -75,7 +75,7 @@ def exact(trained: sciddm.Model) -> sciddm.Model:
     inner = replace(framed.inner, mean=np.zeros_like(framed.inner.mean))
     law = ZeroMean(PowerLaw(2.0, 3.0, 3.0 / float(inner.std[0])))
     prior = Gaussian(
-        torch.zeros(()), Spectral(law, (1.0, 1.0), Cosine()), trained.sampler.denoiser.process
+        torch.zeros(()), Spectral(law, (1.0, 1.0), Cosine()), trained.diffusion.denoiser.process
     )
     sampler = Diffusion(prior, steps=20)
     codec = replace(derived, inner=replace(framed, inner=inner))

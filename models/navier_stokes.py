@@ -71,7 +71,7 @@ def exact(trained: sciddm.Model) -> sciddm.Model:
     inner = replace(codec.inner, mean=np.zeros_like(codec.inner.mean))
     law = ZeroMean(PowerLaw(2.5, 7.0, math.sqrt(2.0) * 7.0**1.5 / float(inner.std[0])))
     prior = Gaussian(
-        torch.zeros(()), Spectral(law, (1.0, 1.0), Periodic()), trained.sampler.denoiser.process
+        torch.zeros(()), Spectral(law, (1.0, 1.0), Periodic()), trained.diffusion.denoiser.process
     )
     sampler = Diffusion(prior, steps=20)
     return replace(trained, codec=replace(codec, inner=inner), sampler=sampler, moments=prior)

@@ -48,7 +48,7 @@ def main(run: config.Run) -> None:
         ask.steps,
         ask.members,
         ask.seed,
-        spread(model, past, ask) if isinstance(ask.starts, int) else ask.starts,
+        spread(model, past, ask.steps, ask.starts) if isinstance(ask.starts, int) else ask.starts,
         None if ask.forcings is None else verbs.opened(ask.forcings),
     )
     if ask.block is not None and 2 * ask.block > len(job.starts):
@@ -82,7 +82,7 @@ def main(run: config.Run) -> None:
     scores = {k: {n: plain(v) for n, v in t.items() if v.ndim == 1} for k, t in flat.items()}
     (out / "scores.json").write_text(json.dumps({**facts, "scores": scores}) + "\n")
     mean = {who: {n: float(table[n].mean()) for n in SAID} for who, table in flat.items()}
-    (verbs.table if mean else verbs.show)(mean or facts, run.as_json)
+    verbs.table(mean, run.as_json) if mean else verbs.show(facts, run.as_json)
 
 
 def opened(run: config.Run, ask: config.Forecast) -> tuple[xr.Dataset, xr.Dataset | None]:
@@ -93,16 +93,16 @@ def opened(run: config.Run, ask: config.Forecast) -> tuple[xr.Dataset, xr.Datase
     return split.select(ds, ask.split), split.select(ds, "train")
 
 
-def spread(model: Model, past: xr.Dataset, ask: config.Forecast) -> list[object]:
+def spread(model: Model, past: xr.Dataset, steps: int, wanted: int) -> list[object]:
     """Starts spread evenly over those whose history and truth are whole."""
     axis = sciddm.Outlook(model, past, 1, 1).frames.axis
-    served = axis.served(model.forecaster.history, ask.steps)
+    served = axis.served(model.forecaster.history, steps)
     if not served:
         raise InputError(
             f"Got a past of {len(axis.times)} times; expected {model.forecaster.history} frames, a "
-            f"start and {ask.steps} leads in a row: ask fewer steps, or name the starts."
+            f"start and {steps} leads in a row: ask fewer steps, or name the starts."
         )
-    return [axis.times[served[i]] for i in even(len(served), int(ask.starts))]
+    return [axis.times[served[i]] for i in even(len(served), wanted)]
 
 
 def even(count: int, wanted: int) -> np.ndarray:

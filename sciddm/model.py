@@ -136,6 +136,7 @@ CLASSES: dict[str, type] = {
         Wavelet,
         DWT,
         Framed,
+        forecasters.Band,
         forecasters.Boundary,
         forecasters.Climatology,
         forecasters.Cycle,

@@ -5,7 +5,7 @@ word                what it is
 ==================  ================================================================================
 `Forecaster`        frame after frame of p(future | past), bounded memory
 `Learner`           one with weights, and the loss that they are fitted by
-`Boundary`          values that are known in every frame
+`Known`             what is known of every frame: `Boundary` values, a `Band` of Fourier modes
 `Autoregressive`    each next frame or block: a diffusion of what the mean leaves (the default)
 `Rolling`           a window of frames, the deeper in noise the further ahead, that rolls on
 `Scored`            one evaluation a frame, trained on the fair CRPS of its own members
@@ -25,7 +25,7 @@ word                what it is
 """
 
 from sciddm.forecasters.autoregressive import Autoregressive
-from sciddm.forecasters.base import Boundary, Forecaster, Learner, conditions
+from sciddm.forecasters.base import Band, Boundary, Forecaster, Known, Learner, conditions
 from sciddm.forecasters.baselines import AboutCycle, Climatology, Cycle, DampedAnomaly, Persistent
 from sciddm.forecasters.composed import Composed
 from sciddm.forecasters.dropout import Dropout
@@ -45,6 +45,7 @@ __all__ = [
     "AboutCycle",
     "Assimilated",
     "Autoregressive",
+    "Band",
     "Blended",
     "Boundary",
     "Climatology",
@@ -61,6 +62,7 @@ __all__ = [
     "Forecaster",
     "Learner",
     "Linear",
+    "Known",
     "LinearGaussian",
     "Mean",
     "Persistence",

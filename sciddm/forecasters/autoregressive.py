@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context, Denoiser, Preconditioned, denoising_loss
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Learner, conditions
+from sciddm.forecasters.base import Known, Learner, conditions
 from sciddm.forecasters.mean import Mean
 from sciddm.random import Streams
 from sciddm.solve import Diffusion, Multistep, Solver
@@ -59,7 +59,7 @@ class Autoregressive(Learner):
         scale: Tensor,
         seen: int = 1,
         block: int = 1,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
         noised: float = 0.0,
         told: bool = False,
         used: float | None = None,
@@ -172,7 +172,7 @@ class Autoregressive(Learner):
         return self.scale.to(x).view(*self.scale.shape, *[1] * (x.ndim - 3))
 
     def _measure(self, x: Tensor) -> Tensor | None:
-        if self.boundary is None:
+        if self.boundary is None or self.boundary.mask is None:
             return None
         free = (~self.boundary.mask).to(x)
         return free.repeat_interleave(self.block, dim=0)[None]

@@ -21,8 +21,21 @@ from sciddm.errors import InputError
 from sciddm.random import Streams
 
 
+class Known(ABC):
+    """Something that is known of every frame, to which each is held.
+
+    mask : (C, *grid), true where the values themselves are known, or None.
+    """
+
+    mask: Tensor | None
+
+    @abstractmethod
+    def impose(self, frame: Tensor, past: Tensor) -> Tensor:
+        """``frame`` (B, C, *grid) as it has to be; ``past`` (B, C, T, *grid)."""
+
+
 @dataclass(frozen=True, eq=False)
-class Boundary:
+class Boundary(Known):
     """Values that are known in every frame: walls, land, nodes that do not move.
 
     mask : (C, *grid), true where they are known.
@@ -33,22 +46,52 @@ class Boundary:
     values: Tensor | None = None
 
     def impose(self, frame: Tensor, past: Tensor) -> Tensor:
-        """``frame`` (B, C, *grid) with the known values; ``past`` (B, C, T, *grid)."""
         known = past[:, :, -1] if self.values is None else self.values.to(frame)
         return torch.where(self.mask.to(frame.device), known, frame)
+
+
+@dataclass(frozen=True)
+class Band(Known):
+    """No Fourier mode beyond ``modes`` along any axis: what a solver that cuts products off leaves
+    of a periodic field. A network's rest there would feed on itself in a long forecast.
+
+    Orszag. On the elimination of aliasing in finite-difference schemes by filtering high-wavenumber
+    components. J. Atmos. Sci. 1971.
+    """
+
+    modes: int
+
+    def __post_init__(self) -> None:
+        if self.modes < 0:
+            raise InputError(f"Got a band up to mode {self.modes}; expected 0 or more.")
+
+    @property
+    def mask(self) -> None:  # type: ignore[override]
+        return None
+
+    def impose(self, frame: Tensor, past: Tensor) -> Tensor:
+        grid, axes = frame.shape[2:], tuple(range(2, frame.ndim))
+        keep = torch.ones((), dtype=torch.bool, device=frame.device)
+        for k, n in enumerate(grid):
+            wave = (
+                torch.fft.fftfreq(n, 1 / n) if k < len(grid) - 1 else torch.fft.rfftfreq(n, 1 / n)
+            )
+            within = wave.to(frame.device).abs() <= self.modes + 1e-3
+            keep = keep[..., None] & within
+        return torch.fft.irfftn(torch.fft.rfftn(frame, dim=axes) * keep, s=grid, dim=axes)
 
 
 class Forecaster(nn.Module, ABC):
     """p(next frames | past frames), rolled out.
 
     history : frames of the past that it needs.
-    boundary : what is known in every frame, or None. Every frame is held to it before it is given
+    boundary : what is known of every frame, or None. Every frame is held to it before it is given
         out, and before the next one sees it.
     longest : the most frames that it serves, or None for any number.
     """
 
     history: int = 1
-    boundary: Boundary | None = None
+    boundary: Known | None = None
     longest: int | None = None
 
     @property

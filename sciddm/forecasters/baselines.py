@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Forecaster
+from sciddm.forecasters.base import Forecaster, Known
 from sciddm.random import Streams
 
 
@@ -94,7 +94,7 @@ class Persistent(Forecaster):
         first: int = 0,
         cycle: Cycle = STEADY,
         longest: int | None = None,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if record is not None and (longest is None or len(record) < longest + cycle.period):
@@ -153,7 +153,7 @@ class Climatology(Forecaster):
         record: Tensor,
         first: int = 0,
         cycle: Cycle = STEADY,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if len(record) < cycle.period:
@@ -205,7 +205,7 @@ class DampedAnomaly(Forecaster):
         factor: Tensor,
         spread: Tensor,
         cycle: Cycle = STEADY,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if len(climatology) != cycle.period or factor.shape != spread.shape:
@@ -280,7 +280,7 @@ class AboutCycle(Forecaster):
         forecaster: Forecaster,
         climatology: Tensor,
         cycle: Cycle = STEADY,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if len(climatology) != cycle.period:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Learner, conditions
+from sciddm.forecasters.base import Known, Learner, conditions
 from sciddm.forecasters.fair import fair_crps, share_of, uniform
 from sciddm.forecasters.mean import Mean, Persistence
 from sciddm.nn.dropout import masks
@@ -52,7 +52,7 @@ class Dropout(Learner):
         draws: int = 1,
         mean: Mean | None = None,
         scale: Tensor | None = None,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
         longest: int | None = None,
     ) -> None:
         nn.Module.__init__(self)

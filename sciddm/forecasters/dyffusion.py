@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Learner, conditions
+from sciddm.forecasters.base import Known, Learner, conditions
 from sciddm.forecasters.fair import fair_crps, share_of, uniform
 from sciddm.forecasters.mean import Mean, Persistence
 from sciddm.nn.dropout import masks
@@ -83,7 +83,7 @@ class DYffusion(Learner):
         draws: int = 2,
         share: float = 0.4,
         held: bool = False,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
         longest: int | None = None,
     ) -> None:
         nn.Module.__init__(self)

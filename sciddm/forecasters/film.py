@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sciddm.denoise import Context, Denoiser, Gaussian, Preconditioned, denoising_loss
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Forecaster, Learner
+from sciddm.forecasters.base import Forecaster, Known, Learner
 from sciddm.forecasters.composed import Composed, places
 from sciddm.guide import Conditioned, Pinned
 from sciddm.observe import Mask, Observation
@@ -68,7 +68,7 @@ class Film(Learner):
         error: float = 1e-4,
         noise_mean: float = -0.5,
         noise_std: float = 1.5,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         if not 0 < history < length:
             raise InputError(f"Got {history} frames of the past in a block of {length}.")

@@ -26,7 +26,7 @@ from sciddm import fit
 from sciddm.covariance import LowRank
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary
+from sciddm.forecasters.base import Known
 from sciddm.forecasters.linear import LinearGaussian
 from sciddm.forecasters.mean import Linear, Mean
 
@@ -88,7 +88,7 @@ class Moments:
         )
 
     def law(
-        self, modes: int, ridge: float = 0.0, boundary: Boundary | None = None
+        self, modes: int, ridge: float = 0.0, boundary: Known | None = None
     ) -> LinearGaussian:
         """The linear inverse model with the first ``modes`` EOFs, see `linear_inverse`."""
         rank, order = min(modes, len(self.eofs.variances)), len(self.gram) - 1
@@ -143,7 +143,7 @@ def linear_inverse(
     *,
     order: int = 1,
     ridge: float = 0.0,
-    boundary: Boundary | None = None,
+    boundary: Known | None = None,
 ) -> LinearGaussian:
     """The linear inverse model of ``films`` (N, C, T, *grid); one long record is N = 1.
 

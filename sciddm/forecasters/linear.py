@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sciddm.covariance import LowRank
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Forecaster
+from sciddm.forecasters.base import Forecaster, Known
 from sciddm.random import Streams
 
 
@@ -51,7 +51,7 @@ class LinearGaussian(Forecaster):
         mean: Tensor,
         persistence: float = 0.0,
         floor: float = 0.0,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         rank = len(modes)

@@ -53,6 +53,6 @@ class Perturbed(Forecaster):
         newest, own = past[:, :, -1], rng.at("perturbed")
         noise = own.normal(newest) if self.law is None else self.law.sample(newest, own)
         moved = past + self.std * noise.to(past)[:, :, None]
-        if self.boundary is not None:
+        if self.boundary is not None and self.boundary.mask is not None:
             moved = torch.where(self.boundary.mask.to(past.device)[:, None], past, moved)
         yield from self.forecaster.walk(replace(context, past=moved), rng)

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context, Denoiser, Preconditioned
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Learner, conditions
+from sciddm.forecasters.base import Known, Learner, conditions
 from sciddm.forecasters.mean import Mean
 from sciddm.process import VE
 from sciddm.random import Streams
@@ -69,7 +69,7 @@ class Refine(Learner):
         steps: int = 3,
         least: float = 1e-3,
         noised: float = 0.0,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if history < 1 or steps < 0 or noised < 0 or not 0 < least < 1:
@@ -136,6 +136,6 @@ class Refine(Learner):
         noised = torch.where(first, torch.zeros_like(y), noised)
         known = Context(fields=conditions(past, context, 1), scalars=context.scalars)
         gap = (self.denoiser(noised, t, known) - y) / self.denoiser.scale(t, y).to(y)
-        if self.boundary is not None:
+        if self.boundary is not None and self.boundary.mask is not None:
             gap = torch.where(self.boundary.mask.to(gap.device), torch.zeros_like(gap), gap)
         return gap.square().flatten(1).mean(1)

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from sciddm.covariance import TimeCorrelated
 from sciddm.denoise import Context, Denoiser
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Learner
+from sciddm.forecasters.base import Known, Learner
 from sciddm.forecasters.mean import Mean, Persistence
 from sciddm.process import Clocked, OneClock
 from sciddm.random import Streams
@@ -136,7 +136,7 @@ class Rolling(Learner):
         steps: int = 1,
         startup: float = 0.2,
         emphasis: Emphasis | None = None,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if width < 2 or steps < 1 or past < 1 or not 0 <= startup <= 1:

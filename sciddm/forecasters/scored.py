@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.forecasters.base import Boundary, Learner, conditions
+from sciddm.forecasters.base import Known, Learner, conditions
 from sciddm.forecasters.mean import Mean
 from sciddm.random import Streams
 
@@ -69,7 +69,7 @@ class Scored(Learner):
         alpha: float = 1.0,
         unroll: int = 1,
         turn: float = 0.5,
-        boundary: Boundary | None = None,
+        boundary: Known | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if min(history, unroll) < 1 or members < 2 or min(noises, vector) < 0:
