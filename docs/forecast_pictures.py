@@ -61,7 +61,7 @@ def exact_fan() -> tuple[Figure, Figures]:
 
 def exact_skill() -> tuple[Figure, Figures]:
     """Every engine that is trained on the driven heat equation, by lead."""
-    films = heat(60)
+    films = heat(40)
     name = str(next(iter(films.data_vars)))
     scores: dict[str, xr.Dataset] = {}
     start = films["time"].values[NEWEST]
@@ -70,7 +70,7 @@ def exact_skill() -> tuple[Figure, Figures]:
             continue
         model = trained(f"spde_heat_{engine}")
         past = films.isel(time=slice(NEWEST + 1))
-        ens = sd.forecast(model, past, steps=20, members=32, seed=0, start=start)
+        ens = sd.forecast(model, past, steps=20, members=16, seed=0, start=start)
         scores[engine] = score.by_lead(ens[name], films[name], joint=False)
     fig = plot.by_lead(scores, ("crps", "spread_skill"))
     return fig, {k: float(v["crps"].mean()) for k, v in scores.items()}
@@ -84,7 +84,7 @@ def turbulence() -> tuple[Figure, Figures]:
     name = str(next(iter(films.data_vars)))
     model = trained("kolmogorov_scored")
     first = model.forecaster.history
-    ens = sd.forecast(model, test.isel(time=slice(first)), steps=60, members=16, seed=0)
+    ens = sd.forecast(model, test.isel(time=slice(first)), steps=60, members=8, seed=0)
     truth = test[name].isel(time=slice(first, first + 60))
     chosen = [1, 9, 24, 59]
     fig = plot.lead_maps(ens[name].isel(lead_time=chosen), truth.isel(time=chosen))
