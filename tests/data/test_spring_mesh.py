@@ -130,7 +130,7 @@ def test_thinning_leaves_frames_of_the_same_film() -> None:
 def test_the_full_size_is_split_as_published(tmp_path: Path) -> None:
     from sciddm.data import generate
 
-    splits = generate.splits(MESH.SIZES["full"][0], **MESH.HELD_OUT)
+    splits = generate.splits(MESH.SIZES["full"][0], MESH.VALIDATION, MESH.TEST)
     assert splits == {"train": [0, 100], "validation": [100, 103], "test": [103, 118]}
     with pytest.raises(InputError, match="rising radii"):
         MESH.make(tmp_path / "mesh.zarr", ring=(0.4, 0.3))
