@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TENSOR_SIDE = {
     "random", "covariance", "basis", "process", "denoise", "calibrate", "fit", "solve", "observe",
     "guide", "nn", "pde", "tree", "checkpoint", "particle", "sde", "likelihood", "wavelet",
-    "levels", "forecasters", "spacetime",
+    "levels", "forecasters", "spacetime", "series",
 }  # fmt: skip
 SEAM = {
     "data/bands.py", "data/window.py", "data/codec.py", "data/frame.py", "evidence.py",
