@@ -8,10 +8,10 @@ Equation or source
     differences of step 0.8 / grid, in float64.
 Grid and units
     `vorticity` at points 2 pi i / grid on both axes, which carry their `period`, and at times 0,
-    0.2, 0.4, ..; everything dimensionless. float32, dims (sample, time, y, x). Sizes: toy 8 films
-    of 24 frames at 32 x 32, small 64 of 240 at 64 x 64 (250 MB; 8 s a film and core), full 1,000 of
-    240 at 128 x 128 (16 GB). Sample i of a seed has the same bytes however many are made, by
-    however many workers.
+    0.2, 0.4, ..; `push` (y, x), the forcing; everything dimensionless. float32, dims (sample, time,
+    y, x). Sizes: toy 8 films of 24 frames at 32 x 32, small 64 of 240 at 64 x 64 (250 MB; 8 s a
+    film and core), full 1,000 of 240 at 128 x 128 (16 GB). Sample i of a seed has the same bytes
+    however many are made, by however many workers.
 Splits
     By order: the last 1/8 are the test films, the 1/16 before them the validation films. Every film
     has its own start, so no gap is needed.
@@ -81,6 +81,7 @@ def fields(samples: int, grid: int, seed: int = 0, start: int = 0, frames: int =
         films[row] = flow.trajectory(w, (WARM_UP + times).tolist())[0, 0].numpy()
     points = 2.0 * math.pi * np.arange(grid) / grid
     axis = {"units": "1", "period": 2.0 * math.pi}
+    push = np.repeat(-4.0 * np.cos(4.0 * points)[:, None], grid, axis=1).astype(np.float32)
     return generate.labelled(
         {
             "vorticity": (
@@ -91,6 +92,7 @@ def fields(samples: int, grid: int, seed: int = 0, start: int = 0, frames: int =
             "time": ("time", times, {"units": "1", "long_name": "time", "axis": "T"}),
             "y": ("y", points, {**axis, "long_name": "second coordinate", "axis": "Y"}),
             "x": ("x", points, {**axis, "long_name": "first coordinate", "axis": "X"}),
+            "push": (("y", "x"), push, {"units": "1", "long_name": "forcing of the vorticity"}),
         },
         name="kolmogorov_film", title="Films of Kolmogorov flow, vorticity",
         start=start, seed=seed, validation=VALIDATION, test=TEST, numbers={

@@ -63,9 +63,11 @@ def build(
     pointwise: bool = False,
     day: bool = False,
     year: bool = False,
+    static: tuple[str, ...] = (),
 ) -> sciddm.Model:
     """An untrained model: its mean and the covariance of what that leaves over are fitted here.
-    ``emphasis`` is (mean, s.d.) of the log noise levels that the loss looks at."""
+    ``emphasis`` is (mean, s.d.) of the log noise levels that the loss looks at, ``static`` names
+    what never changes and is told to the network."""
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
@@ -73,9 +75,11 @@ def build(
         sciddm.View(names), sample=sample, lead=sciddm.task.Lead(*spacing(ds[time])), time=time
     )
     codec = Normaliser.fit(films.frames(train, task), names, sample, pointwise=pointwise)
-    forcings = Forcings(day, year) if day or year else None
-    known = 0 if forcings is None else 2 * forcings.channels
-    periods = [codec.grid.period(d) for d in codec.grid.dims]
+    dims = codec.grid.dims
+    beside = np.stack([ds[n].transpose(*dims).values for n in static]) if static else None
+    table = Forcings(day, year, static=beside, names=tuple(static))
+    forcings = table if day or year or static else None
+    periods = [codec.grid.period(d) for d in dims]
     x = cut(train, codec, task)
     mean: Mean = Persistence()
     notes = {}
@@ -87,8 +91,8 @@ def build(
     torch.manual_seed(0)
     c = len(names)
     backbone = nn.FilmNet(
-        c * (1 + past) + known, c, (modes,) * len(periods), tuple(widths), blocks,
-        periodic=None not in periods, causal=causal,
+        c * (1 + past) + len(static) + 2 * table.channels, c, (modes,) * len(periods),
+        tuple(widths), blocks, periodic=None not in periods, causal=causal,
     )  # fmt: skip
     sampler = Rolling(
         backbone, VP(noise, CosineAlpha()), mean, scale, window, past, correlation, steps=steps,

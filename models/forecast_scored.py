@@ -29,6 +29,7 @@ import sciddm
 from sciddm import nn
 from sciddm.data import films, split
 from sciddm.data.codec import Codec, Normaliser
+from sciddm.data.forcing import Forcings
 from sciddm.data.spacing import spacing
 from sciddm.forecasters import Band, Scored
 from sciddm.forecasters.mean import Persistence
@@ -52,9 +53,10 @@ def build(
     alpha: float = 1.0,
     unroll: int = 3,
     turn: float = 0.6,
+    static: tuple[str, ...] = (),
 ) -> sciddm.Model:
     """An untrained model: the s.d. of a change is measured here, and the network starts at zero, so
-    that its forecast is persistence."""
+    that its forecast is persistence. ``static`` names what never changes and is told to it."""
     train = split.select(ds, "train")
     names = tuple(variables) or tuple(str(n) for n, v in ds.data_vars.items() if time in v.dims)
     sample = str(ds.attrs.get("sciddm_sample_dim", "sample"))
@@ -63,17 +65,19 @@ def build(
     )
     codec = Normaliser.fit(films.frames(train, task), names, sample)
     dims = codec.grid.dims
+    beside = np.stack([ds[n].transpose(*dims).values for n in static]) if static else None
+    forcings = Forcings(static=beside, names=tuple(static)) if static else None
     torch.manual_seed(0)
     backbone = network(
-        noises + history * len(names), len(names), (modes,) * len(dims), widths, blocks,
-        all(codec.grid.period(d) is not None for d in dims), vector,
+        noises + history * len(names) + len(static), len(names), (modes,) * len(dims), widths,
+        blocks, all(codec.grid.period(d) is not None for d in dims), vector,
     )  # fmt: skip
     sampler = Scored(
         backbone, Persistence(), changes(train, codec, task), history, noises, vector,
         members=members, alpha=alpha, unroll=unroll, turn=turn,
         boundary=Band(band) if band else None,
     )  # fmt: skip
-    return sciddm.Model(task, codec, sampler)
+    return sciddm.Model(task, codec, sampler, forcings=forcings)
 
 
 def network(

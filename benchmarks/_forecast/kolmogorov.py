@@ -28,6 +28,7 @@ from _report import Report
 
 import sciddm as sd
 from sciddm import recipe
+from sciddm.data.films import static
 from sciddm.denoise import Context
 from sciddm.forecasters import Refine
 from sciddm.model import Model
@@ -137,7 +138,9 @@ def rollout(model: Model, truth: Truth, members: int) -> Forecast:
     flat = truth.past.reshape(-1, GRID, GRID)
     past = model.codec.encode({"vorticity": flat}).unflatten(0, (cases, -1)).transpose(1, 2)
     rng = Streams(0, tuple(range(cases)) * members, tuple(np.repeat(range(members), cases)))
-    context = Context(past=past.repeat(members, 1, 1, 1, 1))
+    beside = static(model.forcings)
+    beside = None if beside is None else beside.expand(len(rng.cases), *beside.shape[1:])
+    context = Context(past=past.repeat(members, 1, 1, 1, 1), fields=beside)
     start = time.perf_counter()
     frames = []
     for frame in islice(model.forecaster.frames(context, rng), length):
