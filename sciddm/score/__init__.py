@@ -4,6 +4,7 @@
     sd.score.crps(ens, truth)                     # fair CRPS, averaged over everything
     sd.score.crps(ens, truth, over=("y", "x"))    # one number a case
     sd.score.by_lead(forecast, record)            # every score of a forecast along its leads
+    sd.score.by_item(ens, truth)                  # every score of series, item by item and pooled
 
 ``ens`` has a dim ``member``, ``truth`` has none; both are DataArrays or both Datasets. They are
 matched by coordinate value, averages are weighted by cell area, gaps must be alike.
@@ -21,9 +22,11 @@ from sciddm.score.calibration import (
     spread_skill,
     tarp,
 )
+from sciddm.score.items import by_item, pit_histogram
 from sciddm.score.lead import by_lead
 from sciddm.score.pointwise import bias, mae, relative_error, rmse
 from sciddm.score.probabilistic import brier, crps, energy_score, gaussian_crps
+from sciddm.score.quantile import median_error, quantile_loss, weighted_quantile_loss
 from sciddm.score.reliability import reliability
 from sciddm.score.skill import acc, correlation, time_to_decorrelation
 from sciddm.score.spectrum import log_spectral_distance, power_spectrum
@@ -37,6 +40,7 @@ __all__ = [
     "bias",
     "bootstrap",
     "brier",
+    "by_item",
     "by_lead",
     "c2st",
     "cell_weights",
@@ -48,8 +52,11 @@ __all__ = [
     "gaussian_crps",
     "log_spectral_distance",
     "mae",
+    "median_error",
     "pit",
+    "pit_histogram",
     "power_spectrum",
+    "quantile_loss",
     "rank_histogram",
     "relative_error",
     "reliability",
@@ -61,4 +68,5 @@ __all__ = [
     "time_to_decorrelation",
     "valid_time",
     "variogram_score",
+    "weighted_quantile_loss",
 ]
