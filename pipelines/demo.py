@@ -68,7 +68,7 @@ def poisson(seed: int) -> Problem:
     trained = sd.load(recipe.find("models", "poisson").with_suffix(""))
     data = recipe.load(recipe.find("datasets", "poisson"), "datasets")
     exact = recipe.load(recipe.find("models", "poisson"), "models").exact(trained)
-    truth = data.fields(1, trained.codec.grid.shape[0], 1000 + seed).isel(sample=0, drop=True)
+    truth = data.fields(1, trained.fields.grid.shape[0], 1000 + seed).isel(sample=0, drop=True)
     rng = np.random.default_rng([seed, 3])
     std = 1e-3 * float(np.sqrt((truth["solution"] ** 2).mean()))
     seen = scattered(truth["solution"], std, rng)
@@ -93,7 +93,7 @@ def own(path: str, name: str, seed: int) -> Problem:
     ds = split.attach(ds, split.by_order(ds.sizes[dim], 0.15, 0.1), dim)
     model = recipe.load(recipe.find("models", "gaussian_fit"), "models").build(ds)
     truth = split.select(ds, "test").isel({dim: -1}, drop=True)
-    std = 0.05 * float(model.codec.std[0])
+    std = 0.05 * float(model.fields.std[0])
     seen = scattered(truth[name], std, np.random.default_rng([seed, 4]))
     models: Methods = {
         "Gaussian prior, diffusion": lambda s, m, k: sd.recover(model, s, members=m, seed=k),

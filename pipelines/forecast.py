@@ -116,7 +116,7 @@ def baselines(model: Model, train: xr.Dataset | None) -> dict[str, forecasters.F
         frames = films.frames(train, model.task)
         dim = model.task.sample
         some = frames.isel({dim: even(frames.sizes[dim], 512)})
-        record = films.encode(some.expand_dims("film"), model.codec)[0].transpose(0, 1)
+        record = films.encode(some.expand_dims("film"), model.fields)[0].transpose(0, 1)
         found["climatology"] = forecasters.Climatology.fit(record)
     return found
 

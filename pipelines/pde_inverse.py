@@ -39,13 +39,13 @@ def main(run: config.Run) -> None:
     out = recipe.free(ask.out, run.overwrite, *files, marker="report.html")
     named = choices.choice("equation", ask.equation or "poisson", choices.EQUATIONS)
     model = sciddm.load(ask.model)
-    seen = sensors.read(model.codec, ask.observations, variable=ask.variable, std=ask.std)
-    truth = None if ask.truth is None else known(ask.truth, model.codec)
+    seen = sensors.read(model.fields, ask.observations, variable=ask.variable, std=ask.std)
+    truth = None if ask.truth is None else known(ask.truth, model.fields)
     own = ("coefficient", "solution", named) if ask.equation is not None else None
-    law = equation.solved(model.codec) or own
-    if law is not None and not {*law[:2]} <= {*model.codec.variables}:
+    law = equation.solved(model.fields) or own
+    if law is not None and not {*law[:2]} <= {*model.fields.variables}:
         raise InputError(f"Got an equation; expected a model of {law[0]} and {law[1]}, drop it.")
-    if len(list(seen.sights(model.codec))) > 1:
+    if len(list(seen.sights(model.fields))) > 1:
         raise InputError(f"Got several cases in {ask.observations!r}; expected one, select it.")
     post = sciddm.recover(model, seen, members=ask.members, seed=ask.seed, steps=ask.steps)
     posts = {"diffusion": post}
@@ -65,7 +65,7 @@ def main(run: config.Run) -> None:
     blocks = [*words(ask, values, post, left), report.table(rows), *pictures]
     store.write(post, out / "posterior.zarr", overwrite=run.overwrite)
     (out / "figures.json").write_text(json.dumps({**facts, "rows": rows}) + "\n")
-    title = f"{' and '.join(model.codec.variables)} from {Path(ask.observations).name}"
+    title = f"{' and '.join(model.fields.variables)} from {Path(ask.observations).name}"
     (out / "report.html").write_text(report.page(title, blocks), encoding="utf-8")
     print(json.dumps(facts) if run.as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
 

@@ -27,7 +27,7 @@ def main(run: config.Run) -> None:
     from sciddm.data import store
 
     model = sciddm.load(ask.model)
-    seen = sensors.read(model.codec, ask.observations, variable=ask.variable, std=ask.std)
+    seen = sensors.read(model.fields, ask.observations, variable=ask.variable, std=ask.std)
     post = sciddm.recover(model, seen, members=ask.members, seed=ask.seed, steps=ask.steps)
     store.write(post, out, overwrite=run.overwrite)
     facts = {"store": str(out), "members": ask.members, "misfit_sd": post.attrs.get("misfit_sd")}

@@ -81,7 +81,7 @@ class Guided:
 
     def __init__(self, model: Model, rule: Rule | None, anchors: Anchors | None) -> None:
         self.rule, self.model, self.anchors = rule, model, anchors
-        self.blank = torch.zeros(BLOCK, *model.codec.shape)
+        self.blank = torch.zeros(BLOCK, *model.fields.shape)
         self._last: tuple[Tensor, Conditioned] | None = None
 
     def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:
@@ -140,10 +140,10 @@ class Phased:
 
     def __init__(self, model: Model, seen: Evidence | None, cases: Sequence[Case]) -> None:
         assert isinstance(model.sampler, Phases)
-        self.sampler, self.blank = model.sampler, torch.zeros(BLOCK, *model.codec.shape)
+        self.sampler, self.blank = model.sampler, torch.zeros(BLOCK, *model.fields.shape)
         self._given: dict[Observation, Given] = {}
-        sights = [] if seen is None else seen.sights(model.codec)
-        fields = torch.zeros(1, len(model.codec.variables), *model.codec.grid.shape).double()
+        sights = [] if seen is None else seen.sights(model.fields)
+        fields = torch.zeros(1, len(model.fields.variables), *model.fields.grid.shape).double()
         for sight, (_, _, observation) in zip(sights, cases, strict=False):
             if observation is None or sight.observation is None:
                 continue
@@ -182,7 +182,7 @@ class Kriged:
 
     def __init__(self, model: Model, anchors: Anchors) -> None:
         self.prior, self.anchors = anchors.base, anchors
-        self.blank = torch.zeros(BLOCK, *model.codec.shape)
+        self.blank = torch.zeros(BLOCK, *model.fields.shape)
         self._last: Matheron | RandomisedMode | None = None
 
     def __call__(self, observation: Observation | None, rng: Streams) -> Tensor:

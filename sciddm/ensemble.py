@@ -100,13 +100,13 @@ class Job:
     @cached_property
     def cases(self) -> list[Case]:
         """(number, label, observation) of every case; None is drawn from the prior."""
-        return [(0, None, None)] if self.seen is None else list(self.seen.cases(self.target.codec))
+        return [(0, None, None)] if self.seen is None else list(self.seen.cases(self.target.fields))
 
     @cached_property
     def anchors(self) -> Anchors | None:
         """Linearisations near the modes under the Gaussian inside the model, if there is one."""
         model = self.target
-        blank = torch.zeros(1, *model.codec.shape)
+        blank = torch.zeros(1, *model.fields.shape)
         return None if model.gaussian is None else Anchors(model.gaussian, blank)
 
 
@@ -152,7 +152,7 @@ def stream(
                 )
             misfit = x.new_zeros(0) if observation is None else observation.misfit(x)
             number = xr.DataArray(np.arange(first, first + len(x)), dims="member", name="member")
-            yield Block(case, label, first, model.codec.decode(x, number), misfit)
+            yield Block(case, label, first, model.fields.decode(x, number), misfit)
 
 
 def _drawing(job: Job, model: Model, every: list[Case]) -> Draw:
@@ -295,7 +295,7 @@ def _key(labels: list[xr.DataArray], case: int, first: int, job: Job) -> str:
 
 
 def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
-    ds = model.codec.grid.template()
+    ds = model.fields.grid.template()
     lead: dict[str, int] = {"member": job.members}
     ds = ds.assign_coords(member=("member", np.arange(job.members)))
     if labels:
@@ -303,11 +303,11 @@ def _template(job: Job, model: Model, labels: list[xr.DataArray]) -> xr.Dataset:
         # joined as variables: dates of a model calendar are objects, which numpy would nest
         ds = ds.assign_coords({name: xr.Variable.concat([v.variable for v in labels], name)})
         lead[name] = len(labels)
-    shape = (*lead.values(), *model.codec.grid.shape)
+    shape = (*lead.values(), *model.fields.grid.shape)
     ds = ds.assign_coords(_kept(job, ds))
-    for name, attrs in model.codec.variables.items():
+    for name, attrs in model.fields.variables.items():
         blank = np.broadcast_to(np.float32(0), shape)
-        ds[name] = ((*lead, *model.codec.grid.dims), blank, dict(attrs))
+        ds[name] = ((*lead, *model.fields.grid.dims), blank, dict(attrs))
     return ds.assign_attrs(_attrs(job, model) | _surprise(job, model))
 
 
@@ -337,14 +337,14 @@ def _kept(job: Job, ds: xr.Dataset) -> dict[str, xr.Variable]:
     """Coordinates without a dim that came with the observations, and clash with nothing of ours."""
     seen = {} if job.seen is None else job.seen.scalars
     return {
-        n: v for n, v in seen.items() if n not in ds.dims and n not in job.model.codec.variables
+        n: v for n, v in seen.items() if n not in ds.dims and n not in job.model.fields.variables
     }
 
 
 def _digest(job: Job, model: Model) -> str:
     """The model and what is seen, hashed: a run is not resumed with others."""
     encoder = Encoder()
-    tree = [encoder.encode(part) for part in (model.codec, model.sampler, model.moments)]
+    tree = [encoder.encode(part) for part in (model.fields, model.sampler, model.moments)]
     words = hashlib.sha256(json.dumps([tree, _attrs(job, model), job.members]).encode())
     for name, tensor in sorted(encoder.tensors.items()):
         words.update(name.encode() + tensor.numpy().tobytes())
@@ -383,7 +383,7 @@ def _surprise(job: Job, model: Model) -> dict[str, float | str]:
         return {}
     assert job.anchors is not None  # the model holds a Gaussian
     bent = [o for o in seen if job.anchors.serve(o)]
-    blank = torch.zeros(1, *model.codec.shape)
+    blank = torch.zeros(1, *model.fields.shape)
     fits = prior_fits(model.gaussian, [o for o in seen if o not in bent], blank)
     fits += [PriorFit.of([job.anchors.chi_square(o)], o.y.shape[-1]) for o in bent]
     worst = max(fits, key=lambda f: f.chi_square[0] / f.high)

@@ -146,7 +146,7 @@ def refined(model: Model, *, steps: int, members: int = 512, seed: int = 0) -> M
     if steps < 3 or members < 2:
         raise InputError(f"Got {steps} steps and {members} members; expected at least 3 and 2.")
     sampler = model.diffusion
-    shape = (members, *model.codec.shape)
+    shape = (members, *model.fields.shape)
     with torch.no_grad():
         x, _ = sampler.start(shape, Context(), Streams.of(seed, members))
         grid = refine(

@@ -52,7 +52,7 @@ def forecast(args: argparse.Namespace) -> None:
         start=start,
         forcings=verbs.opened(args.forcings) if args.forcings else None,
         seen=(
-            sensors.along(model.codec, model.task.time, args.seen, std=args.std)
+            sensors.along(model.fields, model.task.time, args.seen, std=args.std)
             if args.seen
             else None
         ),

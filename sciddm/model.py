@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
 
-from sciddm import basis, calibrate, covariance, denoise, forecasters, nn, pde, process, solve
+from sciddm import (
+    basis,
+    calibrate,
+    covariance,
+    denoise,
+    forecasters,
+    nn,
+    pde,
+    process,
+    saved,
+    solve,
+)
 from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
 from sciddm.data import disk
@@ -28,18 +37,17 @@ from sciddm.data.bands import Wavelet
 from sciddm.data.codec import Codec
 from sciddm.data.forcing import Forcings
 from sciddm.data.frame import Framed
+from sciddm.data.series import SeriesCodec
 from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
 from sciddm.forecasters import Forecaster
 from sciddm.pde import Phases
+from sciddm.series.base import SeriesSampler
 from sciddm.solve import Diffusion, Solver
 from sciddm.spacetime import SpaceTime
 from sciddm.task import Lead, Task, View
 from sciddm.tree import Encoder, decode
 from sciddm.wavelet import DWT
-
-FORMAT = 1
-FILES = ("model.json", "codec.json", "weights.safetensors", "card.md")
 
 CLASSES: dict[str, type] = {
     kind.__name__: kind
@@ -170,14 +178,27 @@ CLASSES: dict[str, type] = {
 """The classes that a saved model may name: the ones sciddm itself offers, and no others."""
 
 
+OF_SERIES = (
+    "This model draws what series lack, not fields: use sd.impute, sd.forecast or sd.generate with "
+    "a frame or a Dataset of series."
+)
+OF_FIELDS = (
+    "This model draws fields, not series: use sd.recover, sd.generate or sd.forecast with a Dataset"
+    " of fields, or load a model of series."
+)
+
+Sampler = Diffusion | Forecaster | Phases | SeriesSampler
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """Draws p(target | observations): what `sciddm.recover` and `sciddm.generate` take.
 
     Parameters
     ----------
-    task : which variables. codec : labelled fields <-> tensors. sampler : draws from the prior (a
-        diffusion, or a level set), or a `Forecaster`, which draws the frames that follow a past.
+    task : which variables. codec : labelled fields, or series, <-> tensors. sampler : draws from
+        the prior (a diffusion, or a level set), or a `Forecaster`, which draws the frames that
+        follow a past, or a `SeriesSampler`, which draws what a series lacks.
     moments : the covariance that guidance uses in closed form, or None (guidance then goes through
         the network's Jacobian).
     notes : figures for people, kept as JSON (training data, time, scores).
@@ -186,16 +207,39 @@ class Model:
     """
 
     task: Task
-    codec: Codec
-    sampler: Diffusion | Forecaster | Phases
+    codec: Codec | SeriesCodec
+    sampler: Sampler
     moments: Moments | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     card: str = "# A sciddm model\n"
     forcings: Forcings | None = None
 
     @property
+    def fields(self) -> Codec:
+        """The codec of fields. Raises `InputError` for a model of series."""
+        if isinstance(self.codec, SeriesCodec):
+            raise InputError(OF_SERIES)
+        return self.codec
+
+    @property
+    def cells(self) -> SeriesCodec:
+        """The codec of series. Raises `InputError` for a model of fields."""
+        if not isinstance(self.codec, SeriesCodec):
+            raise InputError(OF_FIELDS)
+        return self.codec
+
+    @property
+    def series(self) -> SeriesSampler:
+        """The sampler of series. Raises `InputError` for a model of fields."""
+        if not isinstance(self.sampler, SeriesSampler):
+            raise InputError(OF_FIELDS)
+        return self.sampler
+
+    @property
     def diffusion(self) -> Diffusion:
         """The diffusion of fields. Raises `InputError` for a model without one."""
+        if isinstance(self.sampler, SeriesSampler):
+            raise InputError(OF_SERIES)
         if isinstance(self.sampler, Forecaster):
             raise InputError(
                 "This model forecasts: it draws the frames that follow a past; use sd.forecast."
@@ -210,6 +254,8 @@ class Model:
     @property
     def forecaster(self) -> Forecaster:
         """The sampler of frames. Raises `InputError` for a model that does not forecast."""
+        if isinstance(self.sampler, SeriesSampler):
+            raise InputError(OF_SERIES)
         if not isinstance(self.sampler, Forecaster):
             raise InputError(
                 "This model draws fields and does not forecast; use sd.recover or sd.generate, or "
@@ -235,8 +281,8 @@ class Model:
 
         Raises `InputError` where its codec, network or covariance is tied to the training grid.
         """
-        codec = self.codec.at(self.codec.grid.resized(sizes))
-        if codec.grid.shape != self.codec.grid.shape and not isinstance(self.sampler, Phases):
+        codec = self.fields.at(self.fields.grid.resized(sizes))
+        if codec.grid.shape != self.fields.grid.shape and not isinstance(self.sampler, Phases):
             blank, t = torch.zeros(1, *codec.shape), torch.tensor(0.5).double()
             try:
                 with torch.no_grad():
@@ -245,8 +291,8 @@ class Model:
                         self.moments.covariance(t)(blank)
             except (RuntimeError, IndexError, ValueError):
                 raise InputError(
-                    f"This model is tied to its grid {self.codec.grid.shape}, by its network or by "
-                    f"its measured covariance; got {codec.grid.shape}. Use the training grid."
+                    f"This model is tied to its grid {self.fields.grid.shape}, by its network or "
+                    f"by its measured covariance; got {codec.grid.shape}. Use the training grid."
                 ) from None
         return replace(self, codec=codec)
 
@@ -264,18 +310,18 @@ class Model:
             raise InputError(f"{folder} exists and is no saved model; it is not replaced.")
         encoder = Encoder()
         tree = {
-            "format": FORMAT,
+            "format": saved.FORMAT,
             "task": encoder.encode(self.task, "task"),
             "sampler": encoder.encode(_in_use(self.sampler), "sampler"),
             "moments": encoder.encode(self.moments, "moments"),
             "forcings": encoder.encode(self.forcings, "forcings"),
             "notes": dict(self.notes),
         }
-        codec = {"format": FORMAT, "codec": encoder.encode(self.codec, "codec")}
-        for name in sorted(_classes(tree) | _classes(codec)):
+        codec = {"format": saved.FORMAT, "codec": encoder.encode(self.codec, "codec")}
+        for name in sorted(saved.class_names(tree) | saved.class_names(codec)):
             if name not in CLASSES:
                 raise InputError(f"A model with a {name} cannot be saved.{nearest(name, CLASSES)}")
-        _check_finite(encoder.tensors, folder)
+        saved.check_finite(encoder.tensors, folder)
         parts = {
             "model.json": json.dumps(tree, indent=1).encode(),
             "codec.json": json.dumps(codec, indent=1).encode(),
@@ -283,7 +329,7 @@ class Model:
             "card.md": self.card.encode(),
         }
         manifest = {
-            "format": FORMAT,
+            "format": saved.FORMAT,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()},
         }
         parts["manifest.json"] = json.dumps(manifest, indent=1).encode()
@@ -292,14 +338,14 @@ class Model:
             folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(fresh, ignore_errors=True)
             try:
-                _write(fresh, parts)
+                saved.write(fresh, parts)
                 disk.swap(fresh, folder)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
         return folder
 
 
-def _in_use(sampler: Diffusion | Forecaster | Phases) -> Diffusion | Forecaster | Phases:
+def _in_use(sampler: Sampler) -> Sampler:
     """The sampler without what only training needs."""
     if not isinstance(sampler, Diffusion):
         return sampler
@@ -310,15 +356,6 @@ def _in_use(sampler: Diffusion | Forecaster | Phases) -> Diffusion | Forecaster 
     return sampler
 
 
-def _write(folder: Path, parts: Mapping[str, bytes]) -> None:
-    folder.mkdir()
-    for name, data in parts.items():
-        with open(folder / name, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-
-
 def load(folder: str | Path) -> Model:
     """Load a saved model folder. Nothing in it is run.
 
@@ -326,9 +363,11 @@ def load(folder: str | Path) -> Model:
     that are missing, extra or not finite, and classes that sciddm does not offer.
     """
     folder = Path(folder)
-    parts = _read(folder)
-    tree, codec = (_json(parts[name], folder / name) for name in ("model.json", "codec.json"))
-    tensors = _tensors(parts["weights.safetensors"], folder / "weights.safetensors")
+    parts = saved.read(folder)
+    tree, codec = (
+        saved.parsed(parts[name], folder / name) for name in ("model.json", "codec.json")
+    )
+    tensors = saved.tensors_of(parts["weights.safetensors"], folder / "weights.safetensors")
     try:
         build = [decode(tree[k], tensors, CLASSES) for k in ("task", "sampler", "moments")]
         task, sampler, moments = build
@@ -342,8 +381,8 @@ def load(folder: str | Path) -> Model:
         raise InputError(f"{folder} describes no model: {type(fault).__name__} {line}.") from None
     wanted: tuple[tuple[object, Any, str], ...] = (
         (task, Task, "Task"),
-        (sampler, Diffusion | Forecaster | Phases, "Diffusion, Forecaster or Phases"),
-        (model_codec, Codec, "Codec"),
+        (sampler, Sampler, "Diffusion, Forecaster, Phases or SeriesSampler"),
+        (model_codec, SeriesCodec if isinstance(sampler, SeriesSampler) else Codec, "Codec"),
         (forcings, Forcings | None, "Forcings"),
     )
     for value, kind, name in wanted:
@@ -355,7 +394,7 @@ def load(folder: str | Path) -> Model:
         isinstance(sampler.denoiser, Denoiser) and isinstance(sampler.solver, Solver)
     ):
         raise InputError(f"{folder}: the sampler lacks a denoiser or a solver.")
-    extra = sorted(set(tensors) - (_named(tree) | _named(codec)))
+    extra = sorted(set(tensors) - (saved.tensor_names(tree) | saved.tensor_names(codec)))
     if extra:
         raise InputError(
             f"{folder / 'weights.safetensors'} holds a tensor {extra[0]!r} that the model does not "
@@ -365,82 +404,3 @@ def load(folder: str | Path) -> Model:
     if isinstance(module, torch.nn.Module):
         module.eval().requires_grad_(False)
     return Model(task, model_codec, sampler, moments, notes, card, forcings)
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    if not folder.is_dir():
-        raise InputError(f"There is no model folder {folder}; expected a folder with model.json.")
-    path = folder / "manifest.json"
-    if not path.is_file() or path.is_symlink():
-        raise InputError(f"{folder} has no manifest.json; it is not a whole saved model.")
-    manifest = _json(path.read_bytes(), path)
-    hashes = manifest.get("sha256")
-    if not isinstance(hashes, dict) or sorted(hashes) != sorted(FILES):
-        raise InputError(f"{path} does not list {', '.join(FILES)}; it is not a saved model's.")
-    parts = {}
-    for name in FILES:
-        file = folder / name
-        if not file.is_file() or file.is_symlink():
-            raise InputError(f"{file} is missing or a link; copy the whole folder again.")
-        parts[name] = file.read_bytes()
-        if name.endswith("safetensors") and _pickled(parts[name]):
-            raise InputError(f"{file} is a pickle, which could run code; expected safetensors.")
-        if hashlib.sha256(parts[name]).hexdigest() != hashes[name]:
-            raise InputError(f"{file} is not the file that was saved (sha256 differs); copy again.")
-    return parts
-
-
-def _pickled(data: bytes) -> bool:
-    """Whether a file begins like a pickle or a zip; the length of a header may begin so too."""
-    return data[:1] in (b"P", b"\x80") and int.from_bytes(data[:8], "little") > len(data)
-
-
-def _json(data: bytes, path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as fault:
-        raise InputError(f"{path} is not JSON: {fault}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path} is not a JSON object.")
-    if tree.get("format") != FORMAT:
-        raise InputError(
-            f"{path} has format {tree.get('format')!r}; this sciddm reads format {FORMAT}."
-        )
-    return tree
-
-
-def _tensors(data: bytes, path: Path) -> dict[str, torch.Tensor]:
-    try:
-        tensors = parse_tensors(data)
-    except Exception as fault:  # safetensors raises its own class, not exported everywhere
-        raise InputError(f"{path} is not a safetensors file: {fault}") from None
-    _check_finite(tensors, path)
-    return tensors
-
-
-def _check_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise InputError(f"{path}: tensor {name!r} holds NaN or infinite values.")
-
-
-def _named(node: object) -> set[str]:
-    """Names of all tensors that a tree refers to."""
-    if isinstance(node, list):
-        return set().union(*map(_named, node))
-    if not isinstance(node, dict):
-        return set()
-    own = {v for k, v in node.items() if k in ("tensor", "array") and isinstance(v, str)}
-    state = node.get("state")
-    own |= set(state.values()) if isinstance(state, dict) else set()
-    return own.union(*map(_named, node.values()))
-
-
-def _classes(node: object) -> set[str]:
-    """Names of all classes in a tree."""
-    if isinstance(node, list):
-        return set().union(*map(_classes, node))
-    if not isinstance(node, dict):
-        return set()
-    own = {str(node["class"])} if "class" in node and "args" in node else set()
-    return own.union(*map(_classes, node.values()))

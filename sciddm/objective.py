@@ -74,14 +74,14 @@ class Denoising(Objective):
                 f"Got a model whose denoiser is {type(denoiser).__name__}; expected Preconditioned,"
                 " which has weights to train."
             )
-        self.module, self.codec, self.numbers = denoiser, model.codec, numbers
+        self.module, self.codec, self.numbers = denoiser, model.fields, numbers
         self.dim = str(ds.attrs.get("sciddm_sample_dim", "sample"))
-        self.held = encoded(split.select(ds, "validation"), model.codec, self.dim)
+        self.held = encoded(split.select(ds, "validation"), model.fields, self.dim)
         self.part = split.select(ds, "train")
-        self.measure = measure(model.codec)
+        self.measure = measure(model.fields)
         self._batches: Batches | None = None
         first, _ = self.batch(0, 0, numbers.devices)
-        check_coarse(denoiser, model.codec, first, numbers)
+        check_coarse(denoiser, model.fields, first, numbers)
 
     def batch(self, step: int, rank: int, world: int) -> tuple[Tensor, Context]:
         """Normalised fields (B, C, *grid), and where in the record they were."""
@@ -143,7 +143,7 @@ class Forecasting(Objective):
         self.module, self.numbers, self.stages = learner, numbers, tuple(learner.stages)
         self.model, self.part = model, split.select(ds, "train")
         held = split.select(ds, "validation")
-        films = Films(held, model.codec, model.task, learner.window, model.forcings)
+        films = Films(held, model.fields, model.task, learner.window, model.forcings)
         self.held, self.beside = films.spread(HELD)
         self._films: Films | None = None
         self.batch(0, 0, numbers.devices)
@@ -153,7 +153,7 @@ class Forecasting(Objective):
         if self._films is None:
             self._films = Films(
                 self.part,
-                self.model.codec,
+                self.model.fields,
                 self.model.task,
                 self.module.window,
                 self.model.forcings,

@@ -89,7 +89,7 @@ class Outlook:
     @cached_property
     def frames(self) -> Past:
         """The past in the layout of the training data."""
-        codec, task = self.model.codec, self.model.task
+        codec, task = self.model.fields, self.model.task
         template = codec.grid.template()
         for name, attrs in codec.variables.items():
             template[name] = (codec.grid.dims, blank(codec.grid.shape), dict(attrs))
@@ -131,7 +131,7 @@ class Outlook:
     @cached_property
     def pasts(self) -> Tensor:
         """(S, N, C, T, *grid) normalised, S films and N starts."""
-        codec = self.model.codec
+        codec = self.model.fields
         whole = codec.finish(codec.physical(torch.zeros(1, *codec.shape)))[0]
         valid = {
             name: torch.isfinite(whole[k]).numpy()
@@ -176,7 +176,7 @@ class Outlook:
         values = table.at(coord, given)
         assert values is not None  # it has channels
         tensor = torch.from_numpy(np.ascontiguousarray(values))
-        return on_grid(tensor[None], len(self.model.codec.grid.dims))[0], place
+        return on_grid(tensor[None], len(self.model.fields.grid.dims))[0], place
 
     @cached_property
     def observed(self) -> dict[tuple[int, int], Observation | None]:
@@ -198,7 +198,7 @@ class Outlook:
             for i, s in enumerate(self.starts):
                 leads = axis.ahead(s, np.arange(1, self.steps + 1))
                 found[film, i] = along(
-                    self.seen, self.model.codec, task.time, axis.times[s], leads, own
+                    self.seen, self.model.fields, task.time, axis.times[s], leads, own
                 )
         blind = sum(o is None for o in found.values())
         if blind:
@@ -235,7 +235,7 @@ class Outlook:
 
     def _warn_of_the_past(self) -> None:
         mean = self.pasts.double().mean(dim=(0, 1, 3)).flatten(1).mean(1).abs()
-        names, worst = list(self.model.codec.variables), int(mean.argmax())
+        names, worst = list(self.model.fields.variables), int(mean.argmax())
         if float(mean[worst]) > ODD:
             where = repr(names[worst]) if len(mean) == len(names) else f"channel {worst}"
             checks.warn(

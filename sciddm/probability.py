@@ -62,18 +62,18 @@ def exceedance(
         )
     if thresholds.dtype.kind not in "fiu" or not np.isfinite(thresholds.values).any():
         raise InputError("Got no finite threshold; expected a number at one place or more.")
-    thresholds = _between(thresholds, model.codec)
-    sights = list(Observed(thresholds, std=1.0).sights(model.codec))
+    thresholds = _between(thresholds, model.fields)
+    sights = list(Observed(thresholds, std=1.0).sights(model.fields))
     places = sights[0].observation
     if len(sights) != 1 or places is None:
         raise InputError(f"Got thresholds of {len(sights)} cases; expected one.")
-    values, limit = places.operator @ physical(model.codec), places.y
+    values, limit = places.operator @ physical(model.fields), places.y
     moments: Moments | None = model.moments or model.gaussian
     if moments is None:
         raise InputError("This model knows no covariance; draw with generate and count.")
     sign = -1.0 if below else 1.0
     event = Event(lambda x: sign * (values(x) - limit.to(x)), 0.0)
-    shape = (members, *model.codec.shape)
+    shape = (members, *model.fields.shape)
     found = event_probability(
         InBlocks(model.diffusion.denoiser),
         event,
@@ -85,7 +85,7 @@ def exceedance(
         kappa_min=model.diffusion.kappa_min,
     )
     number = xr.DataArray(np.arange(members), dims="member", name="member")
-    ds = model.codec.decode(found.draws.float(), number)
+    ds = model.fields.decode(found.draws.float(), number)
     return ds.assign(weight=("member", found.weight.numpy())).assign_attrs(
         probability=found.probability,
         standard_error=found.standard_error,
@@ -116,7 +116,7 @@ def log_prob(
     Raises `InputError` for fields on another grid, in other units or with gaps. See
     `sciddm.likelihood.log_prob`.
     """
-    codec = model.codec
+    codec = model.fields
     if not isinstance(fields, xr.Dataset):
         raise InputError(f"Got fields in a {type(fields).__name__}; expected a Dataset.")
     names = [n for n in codec.variables if n in fields]

@@ -60,13 +60,13 @@ class Piece:
 
 def rows_of(model: Model) -> int:
     """Rows of a network call: `BLOCK`, or more of small fields, which one call hardly feels."""
-    points = math.prod(model.codec.grid.shape)
+    points = math.prod(model.fields.grid.shape)
     return BLOCK * max(1, min(8, 4096 // points))
 
 
 def chunks(job: Outlook) -> dict[str, int]:
     """Sizes of the regions that are drawn at a time, by dim."""
-    rows, codec = rows_of(job.model), job.model.codec
+    rows, codec = rows_of(job.model), job.model.fields
     members = min(rows, job.members)
     size = {dim: 1 for dim in job.cases}
     if size and job.seen is None:  # what is seen differs from case to case
@@ -110,7 +110,7 @@ def _walk(
     address = tuple(_address(job, f, s) for f, s in zip(film, start, strict=True))
     rng = Streams(job.seed, address, tuple(int(m) for m in member))
     forecaster = job.guided(int(film[0]), int(start[0]))
-    codec, frames = job.model.codec, forecaster.frames(context, rng)
+    codec, frames = job.model.fields, forecaster.frames(context, rng)
     late = job.steps - max(1, job.steps // 10)
     for region in regions:
         leads = range(region["lead_time"].start, region["lead_time"].stop)
@@ -293,7 +293,7 @@ def _sum_drift(store: Path) -> None:
 
 def template(job: Outlook) -> xr.Dataset:
     """The forecast without its values: dims, coordinates and attributes."""
-    axis, past, codec = job.frames.axis, job.frames, job.model.codec
+    axis, past, codec = job.frames.axis, job.frames, job.model.fields
     dates = np.array([axis.ahead(s, np.arange(1, job.steps + 1)) for s in job.starts])
     init = xr.DataArray(axis.times[job.starts], dims="init_time")
     init.attrs = {"standard_name": "forecast_reference_time", "long_name": "start of the forecast"}
@@ -340,7 +340,7 @@ def _digest(job: Outlook) -> str:
     """The model and all that it is told, hashed: a run is not resumed with others."""
     encoder = Encoder()
     model = job.model
-    tree = [encoder.encode(p) for p in (model.task, model.codec, model.sampler, model.forcings)]
+    tree = [encoder.encode(p) for p in (model.task, model.fields, model.sampler, model.forcings)]
     said_of = [int(job.members), int(job.steps), job.several, _attrs(job)]
     words = hashlib.sha256(json.dumps([tree, said_of]).encode())
     for name, tensor in sorted(encoder.tensors.items()):

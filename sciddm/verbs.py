@@ -112,7 +112,7 @@ def recover(args: argparse.Namespace) -> None:
     rule = args.rule and choices.choice("--rule", args.rule, choices.RULES)
     model = sciddm.load(args.model)
     seen = sensors.read(
-        model.codec,
+        model.fields,
         args.seen,
         variable=args.variable,
         std=args.std,

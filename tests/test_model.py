@@ -413,7 +413,7 @@ FORGED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "modes of 10^6": ("larger than its weights", argument(modes=[10**6] * 2)),
     "10^5 blocks": ("larger than its weights", argument(blocks=10**5)),
     "a codec for a sampler": (
-        "expected a Diffusion, Forecaster or Phases, got Task",
+        "expected a Diffusion, Forecaster, Phases or SeriesSampler, got Task",
         tree(M, lambda t: t.update(sampler=t["task"])),
     ),
     "a task for a codec": (
@@ -569,7 +569,7 @@ def test_a_save_that_fails_leaves_the_old_folder_whole(
         if count[0] > nth:
             raise kind
 
-    monkeypatch.setattr(models.os, "fsync", fsync)
+    monkeypatch.setattr(models.saved.os, "fsync", fsync)
     with pytest.raises(RunError if isinstance(kind, OSError) else KeyboardInterrupt):
         replace(model, card="another").save(folder, overwrite=True)
     with pytest.raises(RunError if isinstance(kind, OSError) else KeyboardInterrupt):
