@@ -120,6 +120,7 @@ CLASSES: dict[str, type] = {
         nn.UNO,
         nn.UNet,
         nn.FilmNet,
+        nn.LongConv,
         nn.Subbands,
         nn.Dropped,
         pde.Poisson,

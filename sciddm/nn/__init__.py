@@ -3,8 +3,9 @@
 from sciddm.nn.dropout import Dropped
 from sciddm.nn.film import FilmNet
 from sciddm.nn.operator import FNO, UNO
+from sciddm.nn.series import LongConv
 from sciddm.nn.spectral import SpectralOperator
 from sciddm.nn.subbands import Subbands
 from sciddm.nn.unet import UNet
 
-__all__ = ["FNO", "UNO", "Dropped", "FilmNet", "SpectralOperator", "Subbands", "UNet"]
+__all__ = ["FNO", "UNO", "Dropped", "FilmNet", "LongConv", "SpectralOperator", "Subbands", "UNet"]
