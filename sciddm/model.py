@@ -121,6 +121,8 @@ CLASSES: dict[str, type] = {
         nn.UNet,
         nn.FilmNet,
         nn.LongConv,
+        nn.TrendSeason,
+        nn.Spectrum,
         nn.Subbands,
         nn.Dropped,
         pde.Poisson,

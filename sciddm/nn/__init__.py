@@ -6,6 +6,18 @@ from sciddm.nn.operator import FNO, UNO
 from sciddm.nn.series import LongConv
 from sciddm.nn.spectral import SpectralOperator
 from sciddm.nn.subbands import Subbands
+from sciddm.nn.trend import Spectrum, TrendSeason
 from sciddm.nn.unet import UNet
 
-__all__ = ["FNO", "UNO", "Dropped", "FilmNet", "LongConv", "SpectralOperator", "Subbands", "UNet"]
+__all__ = [
+    "FNO",
+    "UNO",
+    "Dropped",
+    "FilmNet",
+    "LongConv",
+    "SpectralOperator",
+    "Spectrum",
+    "Subbands",
+    "TrendSeason",
+    "UNet",
+]

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from sciddm.denoise import Context
 from sciddm.errors import InputError
-from sciddm.nn.spectral import Film, NoiseLevel
+from sciddm.nn.spectral import Film, NoiseLevel, conv, zero
 from sciddm.series.panel import Panel
 
 NOTHING = Context()
@@ -169,16 +169,15 @@ class LongConv(nn.Module):
     ) -> None:
         nn.Module.__init__(self)
         self.inputs, self.channels, self.width, self.blocks = inputs, channels, width, blocks
-        self.states, self.reach = states, tuple(reach)
+        self.states, self.reach = states, (reach[0], reach[1])
         self.covariates, self.static, self.periods = covariates, static, tuple(periods)
         self.steps = Steps(inputs, channels, width, covariates, static, self.periods)
         self.body = nn.ModuleList(
             GatedBlock(width, states, self.reach, 2 * width) for _ in range(blocks)
         )
         self.last = nn.Conv1d(width, width, 1)
-        self.head = nn.Conv1d(width, channels, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = conv(1, width, channels, 1, False)
+        zero(self.head)
 
     def forward(self, x: Tensor, log_kappa: Tensor, panel: Panel) -> Tensor:
         h, level = self.steps(x, log_kappa, panel)
