@@ -30,6 +30,7 @@ from sciddm.score.quantile import median_error, quantile_loss, weighted_quantile
 from sciddm.score.reliability import reliability
 from sciddm.score.skill import acc, correlation, time_to_decorrelation
 from sciddm.score.spectrum import log_spectral_distance, power_spectrum
+from sciddm.score.synthetic import chronological, discriminative, nearest_training, predictive
 from sciddm.score.valid import at_leads, valid_time
 from sciddm.score.variogram import variogram_score
 from sciddm.score.weights import cell_weights
@@ -45,17 +46,21 @@ __all__ = [
     "c2st",
     "cell_weights",
     "chi_square",
+    "chronological",
     "correlation",
     "coverage",
     "crps",
+    "discriminative",
     "energy_score",
     "gaussian_crps",
     "log_spectral_distance",
     "mae",
     "median_error",
+    "nearest_training",
     "pit",
     "pit_histogram",
     "power_spectrum",
+    "predictive",
     "quantile_loss",
     "rank_histogram",
     "relative_error",

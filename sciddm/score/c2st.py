@@ -134,15 +134,15 @@ def _accuracy(
     for fold in range(folds):
         train = [x[p != fold] for x, p in zip((first, second), parts, strict=True)]
         held = [x[p == fold] for x, p in zip((first, second), parts, strict=True)]
-        space = _Space(train[0], train[1], components, neighbours)
-        weights = _fit(*(space.features(x, side) for side, x in enumerate(train)))
+        space = Space(train[0], train[1], components, neighbours)
+        weights = logistic(*(space.features(x, side) for side, x in enumerate(train)))
         for side, x in enumerate(held):
             value = space.features(x) @ weights[1:] + weights[0]
             right[side].append(np.where(value == 0, 0.5, (value > 0) == (side == 1)))
     return float(np.mean([np.concatenate(r).mean() for r in right]))
 
 
-class _Space:
+class Space:
     """Features of draws, fitted to two training sets that count alike."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, components: int, neighbours: int) -> None:
@@ -195,7 +195,7 @@ class _Space:
         return np.concatenate(odds)
 
 
-def _fit(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def logistic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Weights (1 + F,), the intercept first, of a ridge logistic regression by Newton's method."""
     x = np.hstack([np.ones((len(a) + len(b), 1)), np.concatenate([a, b])])
     sign = np.concatenate([-np.ones(len(a)), np.ones(len(b))])
