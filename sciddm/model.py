@@ -42,7 +42,9 @@ from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Pr
 from sciddm.errors import InputError, nearest
 from sciddm.forecasters import Forecaster
 from sciddm.pde import Phases
+from sciddm.series import kernel
 from sciddm.series.base import SeriesSampler
+from sciddm.series.conditional import Conditional
 from sciddm.solve import Diffusion, Solver
 from sciddm.spacetime import SpaceTime
 from sciddm.task import Lead, Task, View
@@ -121,10 +123,19 @@ CLASSES: dict[str, type] = {
         nn.UNet,
         nn.FilmNet,
         nn.LongConv,
+        nn.SetTransformer,
         nn.TrendSeason,
         nn.Spectrum,
         nn.Subbands,
         nn.Dropped,
+        kernel.Mixed,
+        kernel.Term,
+        kernel.OrnsteinUhlenbeck,
+        kernel.Matern32,
+        kernel.SquaredExponential,
+        kernel.Season,
+        kernel.Product,
+        Conditional,
         pde.Poisson,
         pde.Helmholtz,
         pde.NeumannPoisson,

@@ -4,6 +4,7 @@ from sciddm.nn.dropout import Dropped
 from sciddm.nn.film import FilmNet
 from sciddm.nn.operator import FNO, UNO
 from sciddm.nn.series import LongConv
+from sciddm.nn.sets import SetTransformer
 from sciddm.nn.spectral import SpectralOperator
 from sciddm.nn.subbands import Subbands
 from sciddm.nn.trend import Spectrum, TrendSeason
@@ -15,6 +16,7 @@ __all__ = [
     "Dropped",
     "FilmNet",
     "LongConv",
+    "SetTransformer",
     "SpectralOperator",
     "Spectrum",
     "Subbands",
