@@ -99,7 +99,7 @@ def test_what_is_learned_of_one_law_serves_another_window() -> None:
     found = score.predictive(drawn(1200, 1, rate=0.5), train, held, horizon=1)
     honest, same, naive = (float(found.sel(fitted_to=n)) for n in found["fitted_to"].values)
     assert same == pytest.approx(0.866, rel=0.06)
-    assert honest / same == pytest.approx(1, abs=0.02)
+    assert honest / same == pytest.approx(1, abs=0.05)
     assert naive / same == pytest.approx(1.155, abs=0.04)
     wrong = score.predictive(drawn(1200, 1, rate=-0.5), train, held, horizon=1)
     assert float(wrong.sel(fitted_to="generated")) > 1.2
