@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,28 @@ class Law(ABC):
     @abstractmethod
     def covariance(self, panel: Panel) -> Tensor:
         """(B, m, m) of the values at all cells, those outside ``real`` too."""
+
+
+class Rescaled(Law):
+    """X = shift + size Y, cell by cell, for Y of a law ``inner``: seasons, local scales.
+
+    Its posterior is that of Y at the values (x - shift) / size, scaled back, so that the work is
+    shared by all series whose Y has the same covariance.
+    """
+
+    inner: Law
+
+    @abstractmethod
+    def affine(self, panel: Panel) -> tuple[Tensor, Tensor]:
+        """(shift, size), each (B, m) float64, size positive. Only known values may be used."""
+
+    def mean(self, panel: Panel) -> Tensor:
+        shift, size = self.affine(panel)
+        return shift + size * self.inner.mean(panel)
+
+    def covariance(self, panel: Panel) -> Tensor:
+        size = self.affine(panel)[1]
+        return size[:, :, None] * self.inner.covariance(panel) * size[:, None, :]
 
 
 class Posterior(NamedTuple):
@@ -61,27 +84,60 @@ def factor(matrix: Tensor) -> Tensor:
 
 
 def posterior(law: Law, panel: Panel) -> Posterior:
-    """Kriging of every series at its own times: exact for a panel of this law."""
+    """Kriging of every series at its own times: exact for a panel of this law.
+
+    The cost is that of the known cells cubed, and of the free ones: the wanted cells, and where
+    the known values have errors those too. Series that share one covariance (a law that gives it
+    expanded over the rows) and their known cells share the work.
+    """
+    if isinstance(law, Rescaled):
+        shift, size = law.affine(panel)
+        error = None if panel.error is None else panel.error.double() / size
+        at = replace(panel, value=(panel.value.double() - shift) / size, error=error)
+        mean, lower = posterior(law.inner, at)
+        real = panel.real
+        return Posterior(torch.where(real, shift + size * mean, 0.0), size[:, :, None] * lower)
     mean, cov = law.mean(panel), law.covariance(panel)
     known, real = panel.known, panel.real
-    seen = known.double()
-    gap = torch.where(known, panel.value.double() - mean, 0.0)
-    error2 = torch.zeros_like(mean) if panel.error is None else panel.error.double().square()
-    # rows and columns of other cells are those of the identity, so that all rows have one size
-    inner = cov * seen[:, :, None] * seen[:, None, :] + torch.diag_embed(1 - seen + seen * error2)
+    exact = panel.error is None
+    free = real & ~known if exact else real
+    if exact and cov.stride(0) == 0 and bool((known == known[:1]).all() & (real == real[:1]).all()):
+        cov, known, free = cov[:1], known[:1], free[:1]
+    # rows of fewer cells are filled up with cells of the identity, so that all have one size
+    (seen, place), (live, to) = _gathered(known), _gathered(free)
+    rows = len(mean)
+    gap = torch.where(seen, (panel.value.double() - mean).gather(1, place.expand(rows, -1)), 0.0)
+    inner = _block(cov, place, place) * seen[:, :, None] * seen[:, None, :]
+    inner = inner + torch.diag_embed((~seen).double())
+    if panel.error is not None:
+        inner = inner + torch.diag_embed(seen * panel.error.double().square().gather(1, place))
+    cross = _block(cov, place, to) * seen[:, :, None] * live[:, None, :]
     chol = factor(inner)
-    cross = cov * seen[:, None, :]
-    found = mean + (cross @ torch.cholesky_solve(gap[..., None], chol))[..., 0]
-    half = torch.linalg.solve_triangular(chol, cross.mT, upper=False)
-    rest = cov - half.mT @ half
-    if panel.error is None:
-        found = torch.where(known, panel.value.double(), found)
-        free = (real & ~known).double()
-    else:
-        free = real.double()
-    rest = rest * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free)
-    out = factor(rest) * free[:, :, None] * free[:, None, :]
-    return Posterior(torch.where(real, found, 0.0), out)
+    half = torch.linalg.solve_triangular(chol, cross, upper=False)
+    gain = torch.linalg.solve_triangular(chol.mT, half, upper=True)
+    to_rows = to.expand(rows, -1)
+    moved = mean.gather(1, to_rows) + (gap[:, None] @ gain)[:, 0]
+    found = torch.where(real, panel.value.double() if exact else mean, 0.0)
+    found = torch.where(real & ~(panel.known & exact), found.scatter(1, to_rows, moved), found)
+    rest = _block(cov, to, to) * live[:, :, None] * live[:, None, :] - half.mT @ half
+    lower = factor(rest + torch.diag_embed((~live).double())) * live[:, :, None] * live[:, None, :]
+    row = torch.arange(len(cov), device=cov.device)[:, None, None]
+    out = torch.zeros_like(cov)
+    out[row, to[:, :, None], to[:, None, :]] = lower
+    return Posterior(found, out.expand(rows, -1, -1))
+
+
+def _gathered(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The cells of each row of (B, m) where ``mask`` is true, in their order: (B, k) whether there
+    is one, and its index, some other cell's where there is none."""
+    order = torch.argsort((~mask).byte(), dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    return mask.gather(1, order), order
+
+
+def _block(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, r, c) of (B, m, m)."""
+    row = torch.arange(len(matrix), device=matrix.device)[:, None, None]
+    return matrix[row, rows[:, :, None], columns[:, None, :]]
 
 
 def log_prob(law: Law, panel: Panel) -> Tensor:
