@@ -29,7 +29,7 @@ from sciddm.data import split
 from sciddm.data.codec import Normaliser, encoded
 from sciddm.data.forcing import Forcings
 from sciddm.denoise import Gaussian
-from sciddm.forecasters import Autoregressive, Factored
+from sciddm.forecasters import Autoregressive, Factored, Pace
 from sciddm.forecasters.record import regression, unseen
 from sciddm.process import VE, LogLinear
 from sciddm.solve import Adams, GaussianForm
@@ -63,7 +63,8 @@ def build(
     fitted = partial(
         regression, harmonics=harmonics, history=history, eofs=eofs, share=share, swing=swing
     )
-    left = unseen(x, hours, fitted, block, folds=folds)
+    parts = unseen(x, hours, fitted, block, folds=folds)
+    left = torch.cat(parts)
     scale = left.square().mean([0, *range(3, left.ndim)]).sqrt()
     left = left / scale.view(*scale.shape, *[1] * (left.ndim - 3))
     law = Factored.fit(left, shapes, rank)
@@ -71,7 +72,7 @@ def build(
     base = Gaussian(torch.zeros(()), law, process)
     sampler = Autoregressive(
         base, fitted([(x, hours)]), scale, block=block, solver=Adams(1, form=GaussianForm(base)),
-        steps=3,
+        steps=3, pace=Pace.fit(parts, turn=24),
     )  # fmt: skip
     task = sciddm.Task(
         sciddm.View(("t2m",)), sample="time", lead=sciddm.task.Lead(1.0, "hours"), time="time"

@@ -64,7 +64,7 @@ def build(
     x = encoded(train, codec, "time")
     hours = torch.from_numpy(forcings.at(train.time))
     fitted = partial(regression, harmonics=harmonics, history=history, eofs=eofs, share=share)
-    left = unseen(x, hours, fitted, 1, folds=folds)[:, :, 0]
+    left = torch.cat(unseen(x, hours, fitted, 1, folds=folds))[:, :, 0]
     scale = left.square().mean([0, *range(2, left.ndim)]).sqrt()
     noise = fit.eof(left / scale.view(-1, 1, 1), shapes)
     torch.manual_seed(0)

@@ -32,8 +32,9 @@ from sciddm import (
 )
 from sciddm.calibrate import Calibrated, Scaled, TwoPhase
 from sciddm.data import codec as codecs
-from sciddm.data import disk
+from sciddm.data import disk, masks, measure
 from sciddm.data.bands import Wavelet
+from sciddm.data.clock import Clock
 from sciddm.data.codec import Codec
 from sciddm.data.forcing import Forcings
 from sciddm.data.frame import Framed
@@ -45,6 +46,8 @@ from sciddm.pde import Phases
 from sciddm.series import kernel
 from sciddm.series.base import SeriesSampler
 from sciddm.series.conditional import Conditional
+from sciddm.series.gp import GaussianSeries
+from sciddm.series.markov import MarkovSeries
 from sciddm.solve import Diffusion, Solver
 from sciddm.spacetime import SpaceTime
 from sciddm.task import Lead, Task, View
@@ -135,6 +138,12 @@ CLASSES: dict[str, type] = {
         kernel.SquaredExponential,
         kernel.Season,
         kernel.Product,
+        kernel.Matern52,
+        kernel.Wiener,
+        kernel.Slope,
+        kernel.Intercept,
+        GaussianSeries,
+        MarkovSeries,
         Conditional,
         pde.Poisson,
         pde.Helmholtz,
@@ -168,6 +177,7 @@ CLASSES: dict[str, type] = {
         forecasters.Stencils,
         forecasters.Blended,
         forecasters.Factored,
+        forecasters.Pace,
         forecasters.Persistent,
         forecasters.Film,
         SpaceTime,
@@ -184,6 +194,18 @@ CLASSES: dict[str, type] = {
         forecasters.LinearGaussian,
         forecasters.Persistence,
         Forcings,
+        SeriesCodec,
+        Clock,
+        masks.Ahead,
+        masks.Share,
+        masks.Blocks,
+        masks.Either,
+        masks.Both,
+        measure.Log,
+        measure.Asinh,
+        measure.MeanAbsolute,
+        measure.Centred,
+        measure.FromLast,
         Lead,
         Task,
         View,

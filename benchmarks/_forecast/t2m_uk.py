@@ -42,7 +42,7 @@ from sciddm.score.bootstrap import resamples
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = ROOT / "stores" / "t2m_uk.zarr"
-LEADS, NEAR, PAST, DAY = 24, 12, 25, Cycle(24)
+LEADS, NEAR, PAST, DAY = 24, 12, 49, Cycle(24)
 SHOWN = (1, 2, 3, 6, 9, 12, 18, 24)
 DEFAULT = "autoregressive (default)"
 TRAINED = {

@@ -21,6 +21,7 @@ word                what it is
                     and `AboutCycle` for others of anomalies
 `Mean`              what is expected next: `Persistence`, `Damped`, `Linear`; for short records
                     `Cyclic`, `Stencils`, `Blended`, with the covariance `Factored` of blocks
+                    and their width of late `Pace`
 ==================  ================================================================================
 """
 
@@ -35,6 +36,7 @@ from sciddm.forecasters.film import Assimilated, Film
 from sciddm.forecasters.fitting import linear_inverse
 from sciddm.forecasters.linear import LinearGaussian
 from sciddm.forecasters.mean import Damped, Linear, Mean, Persistence
+from sciddm.forecasters.pace import Pace
 from sciddm.forecasters.perturbed import Perturbed
 from sciddm.forecasters.refine import Refine
 from sciddm.forecasters.regression import Blended, Cyclic, Stencils
@@ -67,6 +69,7 @@ __all__ = [
     "Mean",
     "Persistence",
     "Persistent",
+    "Pace",
     "Perturbed",
     "Refine",
     "Rolling",

@@ -30,6 +30,7 @@ from sciddm.denoise import Context, Denoiser, Preconditioned, denoising_loss
 from sciddm.errors import InputError
 from sciddm.forecasters.base import Known, Learner, conditions
 from sciddm.forecasters.mean import Mean
+from sciddm.forecasters.pace import Pace
 from sciddm.random import Streams
 from sciddm.solve import Diffusion, Multistep, Solver
 
@@ -50,6 +51,7 @@ class Autoregressive(Learner):
     used : s.d. in a forecast, or None for ``noised``.
     solver, steps, kappa_max, kappa_min : of each draw, see `Diffusion`.
     level_mean, level_std : law of log kappa in training.
+    pace : how much wider than ``scale`` the errors now are, or None for as wide as ever.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Autoregressive(Learner):
         kappa_min: float | None = None,
         level_mean: float = 0.0,
         level_std: float = 1.6,
+        pace: Pace | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if scale.ndim != 2 or scale.shape[1] != block or not bool((scale > 0).all()):
@@ -87,7 +90,8 @@ class Autoregressive(Learner):
         self.solver = Multistep() if solver is None else solver
         self.steps, self.kappa_max, self.kappa_min = steps, kappa_max, kappa_min
         self.level_mean, self.level_std = level_mean, level_std
-        self.history = max(seen, mean.history)
+        self.pace = pace
+        self.history = max(seen, mean.history + (0 if pace is None else pace.turn))
         self.window = self.history + block
 
     @property
@@ -109,7 +113,8 @@ class Autoregressive(Learner):
             beside = self._beside(recent, level, context, first, past.shape[2], noise)
             shape = (len(past), past.shape[1] * self.block, *past.shape[3:])
             x = diffusion(shape, beside, noise).unflatten(1, (-1, self.block))
-            frames = self.mean.ahead(recent, context, first, self.block) + self._scale(x) * x
+            frames = self.mean.ahead(recent, context, first, self.block)
+            frames = frames + self._scale(x, recent, context, first) * x
             for k in range(self.block):
                 frame = self.imposed(frames[:, :, k], context)
                 recent = torch.cat([recent[:, :, 1:], frame[:, :, None]], dim=2)
@@ -121,7 +126,7 @@ class Autoregressive(Learner):
         units of `scale`: (B, C block, *grid), of which the denoiser is the law."""
         past, target = film[:, :, : self.history], film[:, :, self.history :]
         gap = target - self.mean.ahead(past, context, 1, self.block)
-        return (gap / self._scale(gap)).flatten(1, 2)
+        return (gap / self._scale(gap, past, context, 1)).flatten(1, 2)
 
     def loss(self, film: Tensor, context: Context, rng: Streams, share: float) -> Tensor:
         if not isinstance(self.denoiser, Preconditioned):
@@ -167,9 +172,12 @@ class Autoregressive(Learner):
         fields = conditions(seen, context, frame, self.block, before)
         return Context(fields=fields, scalars=level if self.told else None, index=context.index)
 
-    def _scale(self, x: Tensor) -> Tensor:
-        """Beside (B, C, block, *grid)."""
-        return self.scale.to(x).view(*self.scale.shape, *[1] * (x.ndim - 3))
+    def _scale(self, x: Tensor, recent: Tensor, context: Context, first: int) -> Tensor:
+        """Beside (B, C, block, *grid) of frames ``first`` on, which follow ``recent``."""
+        scale = self.scale.to(x).view(*self.scale.shape, *[1] * (x.ndim - 3))
+        if self.pace is None:
+            return scale
+        return scale * self.pace(self.mean, recent, context, first).to(x)
 
     def _measure(self, x: Tensor) -> Tensor | None:
         if self.boundary is None or self.boundary.mask is None:

@@ -60,10 +60,11 @@ def unseen(
     *,
     folds: int = 6,
     gap: int = 6,
-) -> Tensor:
+) -> list[Tensor]:
     """What ``fitted`` leaves of the next ``block`` frames everywhere in ``record`` (T, C, *grid),
-    with ``forcings`` (K, T): (n, C, block, *grid), each by the fit without its own block of the
-    record and ``gap`` frames on either side of it.
+    with ``forcings`` (K, T): (n, C, block, *grid) for each fold, of the n consecutive frames that
+    a forecast begins at; each by the fit without its own block of the record and ``gap`` frames on
+    either side of it.
 
     Raises `InputError` for folds shorter than a block.
     """
@@ -79,7 +80,7 @@ def unseen(
                 f"Got {folds} folds of {b - a} frames for blocks of {block}; expected fewer folds."
             )
         left.append(left_of(mean, record, forcings, first, block))
-    return torch.cat(left)
+    return left
 
 
 def left_of(mean: Mean, record: Tensor, forcings: Tensor, first: Tensor, block: int) -> Tensor:

@@ -154,7 +154,7 @@ def test_errors_are_of_frames_that_the_fit_has_not_seen() -> None:
         seen.append(torch.cat([x for x, _ in stretches])[:, 0, 0])
         return Known()
 
-    left = unseen(record, clock(120), fitted, 5, folds=4, gap=2)
+    left = torch.cat(unseen(record, clock(120), fitted, 5, folds=4, gap=2))
     assert left.shape == (4 * 26 - 1, 1, 5, 3)
     per = [left[:25], *left[25:].split(26)]
     for errors, known in zip(per, seen, strict=True):
