@@ -135,10 +135,24 @@ def select(ds: xr.Dataset, name: str) -> xr.Dataset:
         already = f" This is already the {taken!r} split." if taken else ""
         raise InputError(f"No split {name!r}.{already}{nearest(name, splits)}")
     start, stop = splits[name]
-    out = ds.isel({ds.attrs["sciddm_sample_dim"]: slice(start, stop)})
+    dim, ragged = str(ds.attrs["sciddm_sample_dim"]), row_sizes(ds)
+    out = ds.isel({dim: slice(start, stop)})
+    if ragged and ds[ragged[0]].dims == (dim,):
+        ends = np.concatenate([[0], np.cumsum(ds[ragged[0]].values)])
+        out = out.isel({ragged[1]: slice(int(ends[start]), int(ends[stop]))})
     attrs = {k: v for k, v in ds.attrs.items() if k != "sciddm_splits"}
     out.attrs = {**attrs, "sciddm_split": name, "sciddm_range": [start, stop]}
     return out
+
+
+def row_sizes(ds: xr.Dataset) -> tuple[str, str] | None:
+    """Where items of a Dataset stand one after another (CF contiguous ragged arrays): the variable
+    that counts the rows of each, and the dim of the rows. None for other Datasets."""
+    for name, variable in ds.variables.items():
+        dim = str(variable.attrs.get("sample_dimension", ""))
+        if dim in ds.dims and variable.ndim == 1:
+            return str(name), dim
+    return None
 
 
 def _check(splits: Mapping[str, list[int]], n: int, dim: str) -> None:
