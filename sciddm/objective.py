@@ -1,6 +1,7 @@
-"""What is trained and what it is held to: a denoiser of fields, or a forecaster of films.
+"""What is trained and what it is held to: a denoiser of fields, a forecaster of films, or a model
+of series.
 
-An objective is all that the training loop sees: batches by step number, a loss, a validation. Both
+An objective is all that the training loop sees: batches by step number, a loss, a validation. All
 kinds are functions of (seed, step) alone, so that a resumed run is the uninterrupted one.
 """
 
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from sciddm.calibrate import Calibrated, Scaled, TwoPhase, calibrate, scale
 from sciddm.config import Train
-from sciddm.data import split
+from sciddm.data import items, split
 from sciddm.data.codec import Codec, encoded
 from sciddm.data.films import Films
+from sciddm.data.panels import Panels
 from sciddm.data.window import Batches
 from sciddm.denoise import Context, CrossFitted, Moments, Preconditioned, denoising_loss
 from sciddm.errors import InputError
@@ -27,6 +29,8 @@ from sciddm.forecasters import Forecaster, Learner
 from sciddm.model import Model
 from sciddm.observe import Coarsen
 from sciddm.random import Streams
+from sciddm.series.base import SeriesLearner, SeriesSampler
+from sciddm.series.panel import Panel
 
 LEVELS = 12
 """Noise levels at which the validation loss of a denoiser is reported."""
@@ -43,12 +47,13 @@ class Objective(ABC):
     compared."""
 
     @abstractmethod
-    def batch(self, step: int, rank: int, world: int) -> tuple[Tensor, Context]:
-        """What a step on this rank is trained on, the batch first."""
+    def batch(self, step: int, rank: int, world: int) -> tuple[Any, Any]:
+        """What a step on this rank is trained on: a batch, and what was known beside it. Each is a
+        tensor, a dataclass of tensors, or None."""
 
     @abstractmethod
-    def loss(self, x: Tensor, context: Context, step: int, rank: int) -> Tensor:
-        """What is minimised, (B,)."""
+    def loss(self, x: Any, context: Any, step: int, rank: int) -> Tensor:
+        """What is minimised, (B,), of a batch and what was known beside it."""
 
     @abstractmethod
     def validate(self, module: nn.Module, step: int) -> dict[str, Any]:
@@ -186,8 +191,63 @@ class Forecasting(Objective):
         return replace(model, sampler=trained)
 
 
+class Filling(Objective):
+    """A `SeriesLearner` on windows of the training items with values hidden, by its own loss."""
+
+    module: SeriesLearner
+
+    def __init__(self, model: Model, ds: xr.Dataset, numbers: Train) -> None:
+        learner = model.series
+        if not isinstance(learner, SeriesLearner):
+            raise InputError(
+                f"Got a model that draws series by {type(learner).__name__}, which has no weights "
+                "to train; expected one of the learned ones. It can be saved as it is."
+            )
+        if numbers.coarse_steps or numbers.amplitude:
+            raise InputError(
+                "Got coarse_steps or an amplitude for a model of series; expected neither: they are"
+                " of models that draw single fields. Leave them out."
+            )
+        self.module, self.numbers, self.codec = learner, numbers, model.cells
+        self.stages = tuple(learner.stages)
+        every = items.of(ds)
+        self.part = every.split("train")
+        self.held = Panels(every.split("validation"), model.cells).spread(HELD)
+        self._panels: Panels | None = None
+
+    def batch(self, step: int, rank: int, world: int) -> tuple[Panel, None]:
+        """A panel of windows."""
+        if self._panels is None:
+            self._panels = Panels(
+                self.part, self.codec, batch=self.numbers.batch, seed=self.numbers.seed, rank=rank
+            )
+        return self._panels.at(step), None
+
+    def loss(self, x: Panel, context: None, step: int, rank: int) -> Tensor:
+        rng = Streams.of(self.numbers.seed, len(x), case=rank).at("train", step)
+        rng = rng.inside("training step", step)
+        return self.module.loss(x, rng, step / self.numbers.steps)
+
+    def validate(self, module: nn.Module, step: int) -> dict[str, Any]:
+        assert isinstance(module, SeriesLearner)
+        share = min(step / self.numbers.steps, 1 - 1e-9)
+        device = next(module.parameters()).device
+        rows = []
+        for j in range(0, len(self.held), self.numbers.batch):
+            part = self.held.rows(slice(j, j + self.numbers.batch)).to(device)
+            rng = Streams.of(0, len(part), case=j).inside("validation")
+            rows.append(module.loss(part, rng, share))
+        return {"validation": float(torch.cat(rows).mean())}
+
+    def finish(self, model: Model, trained: nn.Module) -> Model:
+        assert isinstance(trained, SeriesLearner)
+        return replace(model, sampler=trained)
+
+
 def of(model: Model, ds: xr.Dataset, numbers: Train) -> Objective:
     """The objective that fits the sampler of ``model``. Raises `InputError` before any work."""
+    if isinstance(model.sampler, SeriesSampler):
+        return Filling(model, ds, numbers)
     if isinstance(model.sampler, Forecaster):
         return Forecasting(model, ds, numbers)
     return Denoising(model, ds, numbers)

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from torch.utils.data import DataLoader, IterableDataset
 from sciddm import objective
 from sciddm.checkpoint import SafeCheckpoints, checkpoints, newest, step_of
 from sciddm.config import Train
-from sciddm.denoise import Context
 from sciddm.errors import InputError, RunError
 from sciddm.model import Model
 from sciddm.objective import Objective
@@ -109,7 +108,7 @@ class Loop(pl.LightningModule):
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         step, rank = self.global_step, self.global_rank
         x, context = self.goal.batch(step, rank, self.trainer.world_size)
-        loss = self.goal.loss(x.to(self.device), _on(context, self.device), step, rank).mean()
+        loss = self.goal.loss(_on(x, self.device), _on(context, self.device), step, rank).mean()
         if not bool(torch.isfinite(loss)):
             raise RunError(
                 f"The loss is not finite at step {step}; the last checkpoint is kept. Lower the "
@@ -246,10 +245,14 @@ class Keeper(pl.Callback):
                 SafeCheckpoints().remove_checkpoint(old)
 
 
-def _on(context: Context, device: torch.device) -> Context:
-    """The context's tensors where the weights are."""
-    moved = {f.name: getattr(context, f.name) for f in fields(context)}
-    return Context(**{k: None if v is None else v.to(device) for k, v in moved.items()})
+def _on(part: Any, device: torch.device) -> Any:
+    """A tensor, or the tensors of a dataclass, where the weights are."""
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    moved = {f.name: _on(getattr(part, f.name), device) for f in fields(part)}
+    return type(part)(**moved)
 
 
 class _Counter(IterableDataset[int]):

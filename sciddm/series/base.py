@@ -33,7 +33,12 @@ class SeriesSampler(nn.Module, ABC):
 
 
 class SeriesLearner(SeriesSampler):
-    """A model of series with weights that `sciddm.train` fits."""
+    """A model of series with weights that `sciddm.train` fits.
+
+    stages : shares of the training at which another loss begins.
+    """
+
+    stages: tuple[float, ...] = ()
 
     @abstractmethod
     def loss(self, panel: Panel, rng: Streams, share: float) -> Tensor:

@@ -8,7 +8,7 @@ cells that are not ``known``, which lie after the last one, between others, or e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -78,6 +78,11 @@ class Panel:
             self.time[index], self.channel[index], self.value[index], self.known[index],
             self.real[index], at(self.error), at(self.covariates), at(self.static), self.dense,
         )  # fmt: skip
+
+    def to(self, device: torch.device) -> Panel:
+        """The same on another device."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Panel(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()})
 
     def repeated(self, times: int) -> Panel:
         """Every series ``times`` over: rows 0, 0, .., 1, 1, .."""
