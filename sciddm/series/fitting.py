@@ -54,8 +54,10 @@ def maximum_likelihood(
     }
     if isinstance(panels, Panel) and not bool(panels.real.any()):
         raise InputError("Got series without any value; expected some to fit a law to.")
+    if not free:
+        return build(free)
     optimiser = torch.optim.Adam(list(free.values()), lr=rate, betas=(0.9, 0.95))
-    for step in range(steps if free else 0):
+    for step in range(steps):
         optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.zero_grad()
         loss = -mean_log_prob(build(free), part(panels, step, batch))
@@ -199,7 +201,8 @@ def guess(
     at = math.pi * (torch.arange(channels).double() + 0.5) / channels
     # half of the share in the loads, as cosines over the channels
     waves = torch.stack([(r * at).cos() for r in range(rank)], -1) if rank else at.new_zeros(0)
-    loads = (0.5 * share).sqrt()[:, None] * waves.reshape(channels, rank) / math.sqrt(max(rank, 1))
+    waves = torch.nn.functional.normalize(waves.reshape(channels, rank), dim=1)
+    loads = (0.5 * share).sqrt()[:, None] * waves
     own = (0.5 if rank else 1.0) * share
     terms = tuple(Term(shape, loads, own) for shape in shapes)
     return Mixed(terms, rest * variance, None if centred else mean)

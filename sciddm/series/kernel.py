@@ -22,7 +22,8 @@ from sciddm.series.panel import Panel
 
 
 class Shape(ABC):
-    """A correlation of a series with itself over time."""
+    """A correlation of a series with itself over time, or a covariance where it is not stationary
+    (`Wiener`, `Slope`)."""
 
     @abstractmethod
     def __call__(self, s: Tensor, t: Tensor) -> Tensor:
@@ -51,6 +52,17 @@ class Matern32(Shape):
 
 
 @dataclass(frozen=True, eq=False)
+class Matern52(Shape):
+    """(1 + r + r^2 / 3) exp(-r), r = sqrt(5) |s - t| / length: twice differentiable."""
+
+    length: float | Tensor
+
+    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
+        r = math.sqrt(5) * gap(s, t) / self.length
+        return (1 + r + r.square() / 3) * torch.exp(-r)
+
+
+@dataclass(frozen=True, eq=False)
 class SquaredExponential(Shape):
     """exp(-|s - t|^2 / (2 length^2))."""
 
@@ -70,6 +82,37 @@ class Season(Shape):
     def __call__(self, s: Tensor, t: Tensor) -> Tensor:
         wave = torch.sin(math.pi * gap(s, t) / self.period) / self.roughness
         return torch.exp(-2 * wave.square())
+
+
+@dataclass(frozen=True, eq=False)
+class Wiener(Shape):
+    """min(s, t) - origin: a random walk that starts from 0 at ``origin``, variance 1 a unit of
+    time. An origin far before the data leaves the level free."""
+
+    origin: float | Tensor = 0.0
+
+    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
+        return (torch.minimum(s[..., :, None], t[..., None, :]) - self.origin).clamp_min(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Slope(Shape):
+    """(s - origin) (t - origin) / length^2: a straight line of random slope, 0 at ``origin``."""
+
+    length: float | Tensor
+    origin: float | Tensor = 0.0
+
+    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
+        rise = (s - self.origin)[..., :, None] * (t - self.origin)[..., None, :]
+        return rise / self.length**2
+
+
+@dataclass(frozen=True, eq=False)
+class Intercept(Shape):
+    """1: a level of each series that does not change."""
+
+    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
+        return torch.ones_like(gap(s, t))
 
 
 @dataclass(frozen=True, eq=False)
