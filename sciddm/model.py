@@ -43,11 +43,12 @@ from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Pr
 from sciddm.errors import InputError, nearest
 from sciddm.forecasters import Forecaster
 from sciddm.pde import Phases
-from sciddm.series import kernel
+from sciddm.series import kernel, rules, targets
 from sciddm.series.base import SeriesSampler
 from sciddm.series.conditional import Conditional
 from sciddm.series.gp import GaussianSeries
 from sciddm.series.markov import MarkovSeries
+from sciddm.series.prior import FunctionPrior
 from sciddm.solve import Diffusion, Solver
 from sciddm.spacetime import SpaceTime
 from sciddm.task import Lead, Task, View
@@ -128,9 +129,18 @@ CLASSES: dict[str, type] = {
         nn.LongConv,
         nn.SetTransformer,
         nn.TrendSeason,
-        nn.Spectrum,
         nn.Subbands,
         nn.Dropped,
+        FunctionPrior,
+        rules.Matching,
+        rules.Replacement,
+        rules.SelfGuidance,
+        rules.SquaredEnergy,
+        rules.QuantileEnergy,
+        rules.Reconstruction,
+        targets.Correction,
+        targets.Direct,
+        targets.Spectrum,
         kernel.Mixed,
         kernel.Term,
         kernel.OrnsteinUhlenbeck,

@@ -7,7 +7,7 @@ from sciddm.nn.series import LongConv
 from sciddm.nn.sets import SetTransformer
 from sciddm.nn.spectral import SpectralOperator
 from sciddm.nn.subbands import Subbands
-from sciddm.nn.trend import Spectrum, TrendSeason
+from sciddm.nn.trend import TrendSeason
 from sciddm.nn.unet import UNet
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "LongConv",
     "SetTransformer",
     "SpectralOperator",
-    "Spectrum",
     "Subbands",
     "TrendSeason",
     "UNet",

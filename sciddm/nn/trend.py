@@ -9,7 +9,7 @@ fastest, which is the season. The sums over the blocks, and a rest, are the answ
 Projections are orthogonal, and the season is taken from what is left of its series without its own
 trend, so that a slow trend is not written as a season.
 
-`Spectrum` is the loss in Fourier space that goes with it.
+`sciddm.series.Spectrum` is the loss in Fourier space that goes with it.
 
 References
 ----------
@@ -19,7 +19,6 @@ eq. 5-7 (trend, season), eq. 9 (Fourier loss). https://arxiv.org/abs/2403.01742
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -97,24 +96,6 @@ class TrendSeason(nn.Module):
     def forward(self, x: Tensor, log_kappa: Tensor, panel: Panel) -> Tensor:
         parts = self.components(x, log_kappa, panel)
         return parts.trend + parts.season + parts.rest
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """A loss on the Fourier coefficients of an error: weight x mean (|Re| + |Im|) over them.
-
-    The squared error of coefficients is that of values (Parseval); their absolute error is another
-    loss, which a mode or two that are wrong weigh more in than the same error spread over all.
-    """
-
-    weight: float = 0.1
-
-    def __call__(self, gap: Tensor, panel: Panel) -> Tensor:
-        """(B,) of the errors ``gap`` (B, m) at the cells of a dense panel, 0 where there is none."""
-        if panel.dense is None:
-            raise InputError("Got irregular cells; a loss on the spectrum needs a regular grid.")
-        lines = torch.fft.rfft(gap.reshape(len(gap), *panel.dense), norm="ortho")
-        return self.weight * (lines.real.abs() + lines.imag.abs()).flatten(1).mean(1)
 
 
 def polynomial(x: Tensor, degree: int) -> Tensor:

@@ -6,6 +6,7 @@
 `Law`, `posterior`         a Gaussian law of all cells, and its exact posterior
 `GaussianSeries`           exact draws of any such law; `MarkovSeries` of an OU one, at cost m
 `fitted`                   the likeliest law of a form
+`FunctionPrior`            an unconditional diffusion, conditioned afterwards by a `Rule`
 =========================  ============================================================
 """
 
@@ -15,15 +16,26 @@ from sciddm.series.gp import GaussianSeries
 from sciddm.series.law import Law, Posterior, log_prob, posterior
 from sciddm.series.markov import MarkovSeries
 from sciddm.series.panel import Panel
+from sciddm.series.prior import FunctionPrior
+from sciddm.series.rules import Matching, Reconstruction, Replacement, SelfGuidance
+from sciddm.series.targets import Correction, Direct, Spectrum
 
 __all__ = [
+    "Correction",
+    "Direct",
+    "FunctionPrior",
     "GaussianSeries",
     "Law",
     "MarkovSeries",
+    "Matching",
     "Panel",
     "Posterior",
+    "Reconstruction",
+    "Replacement",
+    "SelfGuidance",
     "SeriesLearner",
     "SeriesSampler",
+    "Spectrum",
     "fitted",
     "log_prob",
     "maximum_likelihood",
