@@ -28,8 +28,9 @@ def grouped(
     if not item:
         return {}, [(one, np.arange(len(frame)))]
     code, unique = pd.factorize(frame[item])
-    if (code < 0).any():
-        raise InputError(f"the item {item!r} is missing in {where(int(np.argmax(code < 0)))}.")
+    lost = (code < 0) | np.array([*(str(u).strip() == "" for u in unique), False])[code]
+    if lost.any():
+        raise InputError(f"the item {item!r} is missing in {where(int(np.argmax(lost)))}.")
     order = np.argsort(code, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(code, minlength=len(unique)))[:-1])
     names = [str(u) for u in unique]

@@ -61,6 +61,8 @@ def _loaded(path: Path, how: How) -> pd.DataFrame:
         raise InputError("parquet needs pyarrow: pip install pyarrow, or write CSV.") from error
     except (ValueError, UnicodeDecodeError, OSError) as error:
         why = str(error).splitlines()[0].rstrip(".")
+        if "Expected" in why:
+            why += "; are there semicolons, or decimal commas?"
         raise InputError(f"cannot be read as a table ({why}); expected commas between.") from error
     header = [str(h).strip() for h in frame.iloc[0]]
     if any(";" in h for h in header):
