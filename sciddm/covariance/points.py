@@ -35,8 +35,8 @@ class Eigen(Covariance):
         return 1.0 if other is self else None
 
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
-        vectors = self.eigen[1].to(x)
-        return (x @ vectors * self._values(x, other, f).to(x)) @ vectors.mT
+        weight, vectors = self._values(x, other, f).to(x), self.eigen[1].to(x)
+        return (x @ vectors * weight) @ vectors.mT
 
     def average(self, like: Tensor, other: Covariance, f: Function) -> Tensor:
         return self._values(like, other, f).mean()

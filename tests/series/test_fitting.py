@@ -45,14 +45,14 @@ def panel(rows: int = 48, cells: int = 40) -> Panel:
 
 def test_white_cells_give_their_mean_and_variance() -> None:
     """Of independent cells the likeliest law is known in closed form."""
-    cells = panel()
+    cells = panel(48, 10)
 
     def build(free: dict[str, torch.Tensor]) -> Mixed:
         none = Term(OrnsteinUhlenbeck(1.0), torch.zeros(2, 0), torch.zeros(2))
         return Mixed((none,), free["power"].exp(), free["mean"])
 
     zero = torch.zeros(2)
-    law = maximum_likelihood(build, {"power": zero, "mean": zero}, cells, steps=80, batch=48)
+    law = maximum_likelihood(build, {"power": zero, "mean": zero}, cells, steps=150, batch=48)
     mean, variance = moments(cells, 2)
     assert isinstance(law, Mixed) and law.offset is not None
     assert torch.allclose(law.offset, mean, atol=2e-3)

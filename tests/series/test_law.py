@@ -82,7 +82,7 @@ def test_log_prob_is_the_density_of_torch(error: bool) -> None:
     for row in range(2):
         k = cells.known[row]
         if not k.any():
-            assert found[row] == 0
+            assert found[row].abs() < 1e-7
             continue
         cov = law().covariance(cells)[row][k][:, k]
         if cells.error is not None:
