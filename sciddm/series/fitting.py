@@ -25,6 +25,7 @@ from sciddm.series.panel import Panel
 Parameters = Mapping[str, Tensor]
 Build = Callable[[Parameters], Law]
 Panels = Panel | Callable[[int], Panel]
+Loss = Callable[[Law, Panel], Tensor]
 
 
 def maximum_likelihood(
@@ -35,6 +36,7 @@ def maximum_likelihood(
     steps: int = 150,
     rate: float = 0.1,
     batch: int = 32,
+    loss: Loss | None = None,
 ) -> Law:
     """The likeliest ``build(parameters)``, by Adam on parts of the panels, float64.
 
@@ -45,6 +47,7 @@ def maximum_likelihood(
         gives a panel. All real cells hold the truth, as in training; known or not makes no
         difference.
     rate : first step size; it falls to 0 along a cosine.
+    loss : what is minimised instead of minus the mean density, a scalar.
 
     Raises `InputError` where no cell has a value, or the likelihood is not finite at the start.
     """
@@ -60,13 +63,14 @@ def maximum_likelihood(
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.zero_grad()
-        loss = -mean_log_prob(build(free), part(panels, step, batch))
-        if not bool(torch.isfinite(loss)):
+        law, rows = build(free), part(panels, step, batch)
+        value = -mean_log_prob(law, rows) if loss is None else loss(law, rows)
+        if not bool(torch.isfinite(value)):
             raise InputError(
                 f"The likelihood at step {step} of the fit is not finite; expected finite values "
                 "and a start of the size of the data."
             )
-        loss.backward()
+        value.backward()
         optimiser.step()
     with torch.no_grad():
         return build({name: value.detach() for name, value in free.items()})
@@ -81,6 +85,7 @@ def fitted(
     batch: int = 32,
     fixed: Sequence[str] = ("period", "origin"),
     signed: Sequence[str] = ("loads", "offset"),
+    loss: Loss | None = None,
 ) -> Law:
     """The likeliest law of the form of ``law``, from its numbers on; see `maximum_likelihood`.
 
@@ -95,7 +100,7 @@ def fitted(
         assert isinstance(made, Law)
         return made
 
-    found = maximum_likelihood(build, start, panels, steps=steps, rate=rate, batch=batch)
+    found = maximum_likelihood(build, start, panels, steps=steps, rate=rate, batch=batch, loss=loss)
     floats = _floats(law, found)
     assert isinstance(floats, Law)
     return floats
