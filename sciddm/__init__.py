@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sciddm.ensemble import Job
     from sciddm.equation import Residual, residual
     from sciddm.errors import InputError, RunError
-    from sciddm.facade import forecast, generate, krige, recover, refined
+    from sciddm.facade import forecast, generate, impute, krige, recover, refined
     from sciddm.model import Model, load
     from sciddm.outlook import Outlook
     from sciddm.probability import exceedance, log_prob
@@ -49,6 +49,7 @@ _HOME = {
     "exceedance": "probability",
     "forecast": "facade",
     "generate": "facade",
+    "impute": "facade",
     "krige": "facade",
     "load": "model",
     "log_prob": "probability",
@@ -73,6 +74,7 @@ __all__ = [
     "footprint",
     "forecast",
     "generate",
+    "impute",
     "krige",
     "load",
     "log_prob",

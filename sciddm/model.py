@@ -18,211 +18,21 @@ from typing import Any
 import torch
 from safetensors.torch import save as pack_tensors
 
-from sciddm import (
-    basis,
-    calibrate,
-    covariance,
-    denoise,
-    forecasters,
-    nn,
-    pde,
-    process,
-    saved,
-    solve,
-)
+from sciddm import saved
 from sciddm.calibrate import Calibrated, Scaled, TwoPhase
-from sciddm.data import codec as codecs
-from sciddm.data import disk, masks, measure
-from sciddm.data.bands import Wavelet
-from sciddm.data.clock import Clock
+from sciddm.classes import CLASSES
+from sciddm.data import disk
 from sciddm.data.codec import Codec
 from sciddm.data.forcing import Forcings
-from sciddm.data.frame import Framed
 from sciddm.data.series import SeriesCodec
 from sciddm.denoise import Context, CrossFitted, Denoiser, Gaussian, Moments, Preconditioned
 from sciddm.errors import InputError, nearest
 from sciddm.forecasters import Forecaster
 from sciddm.pde import Phases
-from sciddm.series import kernel, rules, targets
 from sciddm.series.base import SeriesSampler
-from sciddm.series.conditional import Conditional
-from sciddm.series.gp import GaussianSeries
-from sciddm.series.markov import MarkovSeries
-from sciddm.series.prior import FunctionPrior
 from sciddm.solve import Diffusion, Solver
-from sciddm.spacetime import SpaceTime
-from sciddm.task import Lead, Task, View
+from sciddm.task import Task
 from sciddm.tree import Encoder, decode
-from sciddm.wavelet import DWT
-
-CLASSES: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        basis.Periodic,
-        basis.Cosine,
-        basis.Sine,
-        covariance.White,
-        covariance.Spectral,
-        covariance.LowRank,
-        covariance.Matern,
-        covariance.PowerLaw,
-        covariance.Tabulated,
-        covariance.ZeroMean,
-        covariance.TimeCorrelated,
-        process.VE,
-        process.VP,
-        process.SubVP,
-        process.Flow,
-        process.MeanReverting,
-        process.Drifting,
-        process.Interpolant,
-        process.Bridge,
-        process.Clocked,
-        process.Capped,
-        process.LogLinear,
-        process.LinearSigma,
-        process.LinearBeta,
-        process.CosineAlpha,
-        process.EvenPower,
-        denoise.Gaussian,
-        denoise.Mixture,
-        denoise.Preconditioned,
-        calibrate.Calibrated,
-        calibrate.Scaled,
-        calibrate.TwoPhase,
-        solve.Diffusion,
-        solve.Euler,
-        solve.Heun,
-        solve.Multistep,
-        solve.Singlestep,
-        solve.Adams,
-        solve.HeavyBall,
-        solve.StochasticAdams,
-        solve.Constant,
-        solve.Band,
-        solve.ExtendedReverse,
-        solve.Power,
-        solve.Stretched,
-        solve.Langevin,
-        solve.Restart,
-        solve.Adaptive,
-        solve.Matched,
-        solve.Early,
-        solve.DataForm,
-        solve.NoiseForm,
-        solve.StraightForm,
-        solve.RotationForm,
-        solve.GaussianForm,
-        solve.InKappa,
-        solve.InLogKappa,
-        solve.InTime,
-        solve.LogKappa,
-        solve.Rho,
-        solve.CosineGrid,
-        solve.Uniform,
-        solve.Given,
-        nn.SpectralOperator,
-        nn.FNO,
-        nn.UNO,
-        nn.UNet,
-        nn.FilmNet,
-        nn.LongConv,
-        nn.SetTransformer,
-        nn.TrendSeason,
-        nn.Subbands,
-        nn.Dropped,
-        FunctionPrior,
-        rules.Matching,
-        rules.Replacement,
-        rules.SelfGuidance,
-        rules.SquaredEnergy,
-        rules.QuantileEnergy,
-        rules.Reconstruction,
-        targets.Correction,
-        targets.Direct,
-        targets.Spectrum,
-        kernel.Mixed,
-        kernel.Term,
-        kernel.OrnsteinUhlenbeck,
-        kernel.Matern32,
-        kernel.SquaredExponential,
-        kernel.Season,
-        kernel.Product,
-        kernel.Matern52,
-        kernel.Wiener,
-        kernel.Slope,
-        kernel.Intercept,
-        GaussianSeries,
-        MarkovSeries,
-        Conditional,
-        pde.Poisson,
-        pde.Helmholtz,
-        pde.NeumannPoisson,
-        pde.Darcy,
-        pde.DarcySpline,
-        pde.Heat,
-        pde.Advection,
-        pde.Burgers,
-        pde.KuramotoSivashinsky,
-        pde.GrayScott,
-        pde.NavierStokes,
-        pde.Kolmogorov,
-        pde.ObstacleFlow,
-        pde.LevelSet,
-        pde.Phases,
-        codecs.Grid,
-        codecs.Normaliser,
-        codecs.Derived,
-        codecs.TwoValued,
-        Wavelet,
-        DWT,
-        Framed,
-        forecasters.Band,
-        forecasters.Boundary,
-        forecasters.Climatology,
-        forecasters.Cycle,
-        forecasters.DampedAnomaly,
-        forecasters.Cyclic,
-        forecasters.AboutCycle,
-        forecasters.Stencils,
-        forecasters.Blended,
-        forecasters.Factored,
-        forecasters.Pace,
-        forecasters.Persistent,
-        forecasters.Film,
-        SpaceTime,
-        forecasters.Rolling,
-        forecasters.Emphasis,
-        forecasters.Scored,
-        forecasters.DYffusion,
-        forecasters.Dropout,
-        forecasters.Perturbed,
-        forecasters.Refine,
-        forecasters.Autoregressive,
-        forecasters.Damped,
-        forecasters.Linear,
-        forecasters.LinearGaussian,
-        forecasters.Persistence,
-        Forcings,
-        SeriesCodec,
-        Clock,
-        masks.Ahead,
-        masks.Share,
-        masks.Blocks,
-        masks.Either,
-        masks.Both,
-        measure.Log,
-        measure.Asinh,
-        measure.MeanAbsolute,
-        measure.Centred,
-        measure.FromLast,
-        Lead,
-        Task,
-        View,
-    )
-}
-"""The classes that a saved model may name: the ones sciddm itself offers, and no others."""
-
 
 OF_SERIES = (
     "This model draws what series lack, not fields: use sd.impute, sd.forecast or sd.generate with "

@@ -193,11 +193,18 @@ class SeriesCodec:
         return self.coded(item, known, real, std)
 
     def coded(
-        self, item: Item, known: np.ndarray, real: np.ndarray, std: np.ndarray | None = None
+        self,
+        item: Item,
+        known: np.ndarray,
+        real: np.ndarray,
+        std: np.ndarray | None = None,
+        *,
+        scattered: bool = False,
     ) -> Coded:
         """A panel of one row in which ``known`` cells (n, C) are known and the other ``real`` ones
-        hold the truth, if the item has it."""
-        if self.window is not None and len(item) > self.window:
+        hold the truth, if the item has it; ``scattered`` cells alone, whatever the clock."""
+        dense = self.clock.step is not None and not scattered
+        if dense and self.window is not None and len(item) > self.window:
             raise InputError(
                 f"Item {item.name!r} has {len(item)} rows; the model takes {self.window} at a time."
             )
@@ -206,7 +213,7 @@ class SeriesCodec:
         x = ((warped - location) / scale - self.mean) / self.std
         t = self.clock.numbers(item.time)
         beside = self._beside(item, t)
-        if self.clock.step is not None:
+        if dense:
             front = 0 if self.window is None else self.window - len(item)
             row = np.tile(np.arange(-front, len(item)), self.channels)
             channel = np.repeat(np.arange(self.channels), len(item) + front)
@@ -215,7 +222,7 @@ class SeriesCodec:
         inside = row >= 0
         at = np.maximum(row, 0)
         time = t[at] if len(t) else np.zeros(len(at))
-        if self.clock.step is not None and len(t):
+        if dense and self.clock.step is not None and len(t):
             time = t[0] + row * self.clock.step
         value = np.where(inside, np.nan_to_num(x[at, channel]), 0.0)
         error = None
@@ -231,7 +238,7 @@ class SeriesCodec:
             _row(time), _row(channel.astype(np.int64)), _row(value),
             _row(known[at, channel] & inside), _row(real[at, channel] & inside), error,
             None if beside is None else _row(np.where(inside, beside[:, at], 0.0)).float(),
-            still, None if self.clock.step is None else (self.channels, len(row) // self.channels),
+            still, (self.channels, len(row) // self.channels) if dense else None,
         )  # fmt: skip
         return Coded(panel, row, channel, len(item), location, scale)
 
