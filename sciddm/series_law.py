@@ -37,7 +37,7 @@ def model(
     rank: int = 1,
     cells: int = 160,
     batch: int = 12,
-    steps: int = 100,
+    steps: int = 200,
 ) -> Model:
     """The likeliest law of ``items``, as a model that can be saved.
 
@@ -90,7 +90,8 @@ def windowed(codec: SeriesCodec, items: Items, cells: int) -> list[Coded]:
         item = item.rows(np.flatnonzero(seen))
         count = max(1, len(item) // rows)
         for k in range(count):
-            found += [item.rows(slice(k * rows, (k + 1) * rows)), item.rows(slice(k, None, count))]
+            found.append(item.rows(slice(k * rows, (k + 1) * rows)))
+            found += [item.rows(slice(k, None, count))] if count > 1 else []
     return [_all_known(codec, i) for i in found if len(i)]
 
 
