@@ -142,7 +142,7 @@ class Conditional(SeriesLearner):
         panel = replace(panel, value=blank)
         post = posterior(self.law, panel)
         order = torch.argsort(panel.wanted.byte(), dim=1, descending=True, stable=True)
-        h = int(panel.wanted.sum(1).max())
+        h = max(1, int(panel.wanted.sum(1).max()))
         given = Given(
             panel, post.mean.float(), post.std.float(), order[:, :h],
             panel.wanted.gather(1, order[:, :h]),
