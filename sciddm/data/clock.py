@@ -60,7 +60,7 @@ class Clock:
         usual = float(np.median(np.concatenate(gaps) / np.timedelta64(1, "s")))
         if not unit:
             months = np.concatenate([np.diff(i.time.astype("M8[M]").astype(int)) for i in items])
-            least = int(months.min(initial=0))
+            least = int(months.min())
             if regular and least > 0:
                 unit = "years" if least % 12 == 0 else "months"
             else:

@@ -255,7 +255,7 @@ class SeriesCodec:
         return out
 
     def _warped(self, values: Numbers) -> Numbers:
-        out = np.array(values, dtype=np.float64)
+        out = np.array(values, dtype=np.float64, order="C")  # one order of sums
         for k, warp in enumerate(self.warps):
             if warp is not None:
                 try:
