@@ -25,6 +25,7 @@ from sciddm.series.conditional import Conditional
 from sciddm.series.gp import GaussianSeries
 from sciddm.series.markov import MarkovSeries
 from sciddm.series.prior import FunctionPrior
+from sciddm.series.refine import Refined
 from sciddm.spacetime import SpaceTime
 from sciddm.task import Lead, Task, View
 from sciddm.wavelet import DWT
@@ -102,10 +103,12 @@ CLASSES: dict[str, type] = {
         nn.FilmNet,
         nn.LongConv,
         nn.SetTransformer,
+        nn.Cellwise,
         nn.TrendSeason,
         nn.Subbands,
         nn.Dropped,
         FunctionPrior,
+        Refined,
         rules.Matching,
         rules.Replacement,
         rules.SelfGuidance,

@@ -17,6 +17,7 @@ from sciddm.series.law import Law, Posterior, log_prob, posterior
 from sciddm.series.markov import MarkovSeries
 from sciddm.series.panel import Panel
 from sciddm.series.prior import FunctionPrior
+from sciddm.series.refine import Refined
 from sciddm.series.rules import Matching, Reconstruction, Replacement, SelfGuidance
 from sciddm.series.targets import Correction, Direct, Spectrum
 
@@ -31,6 +32,7 @@ __all__ = [
     "Panel",
     "Posterior",
     "Reconstruction",
+    "Refined",
     "Replacement",
     "SelfGuidance",
     "SeriesLearner",

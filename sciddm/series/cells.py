@@ -61,7 +61,15 @@ class Cells:
 
     def coloured(self, w: Tensor) -> Tensor:
         """T w: a draw of the noise from white noise (n, m)."""
-        return _times(self.turn, w)
+        return times(self.turn, w)
+
+    def white(self, z: Tensor) -> Tensor:
+        """T^{-1} z, the white noise of a draw of the noise (n, m)."""
+        if self.values is None:
+            solved = torch.linalg.solve_triangular(self.turn, z[..., None], upper=False)
+        else:
+            solved = torch.linalg.solve(self.turn, z[..., None])
+        return solved[..., 0]
 
     def start(self, w: Tensor, kappa: Tensor) -> Tensor:
         """A draw of u - mu, u = X + kappa Z, under the law, from white noise (n, m)."""
@@ -74,21 +82,20 @@ class Cells:
         gap = u - self.mean
         if self.values is None:
             return self.mean + gap / (1 + kappa**2)
-        white = torch.linalg.solve(self.turn, gap[..., None])[..., 0]
-        return self.mean + self.coloured(self.values / (self.values + kappa**2) * white)
+        return self.mean + self.coloured(self.values / (self.values + kappa**2) * self.white(gap))
 
     def error(self, kappa: Tensor) -> Tensor:
         """S.d. of X given u under the law, (n, m)."""
         if self.values is None:
             return kappa * torch.rsqrt(1 + kappa**2) * self.std
-        return _times(self.turn.square(), self._variance(kappa)).clamp_min(0).sqrt()
+        return times(self.turn.square(), self._variance(kappa)).clamp_min(0).sqrt()
 
     def covariance(self, x: Tensor, kappa: Tensor) -> Tensor:
         """Cov[X | u] x under the law."""
         if self.values is None:
-            spread = kappa**2 / (1 + kappa**2) * _times(self.turn.mT, x)
+            spread = kappa**2 / (1 + kappa**2) * times(self.turn.mT, x)
         else:
-            spread = self._variance(kappa) * _times(self.turn.mT, x)
+            spread = self._variance(kappa) * times(self.turn.mT, x)
         return self.coloured(spread)
 
     def fluctuation(self, w: Tensor, kappa: Tensor) -> Tensor:
@@ -115,10 +122,10 @@ class CellNoise(Covariance):
         return Dense(self.turn @ self.turn.mT)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _times(self.turn, _times(self.turn.mT, x[:, 0].double()))[:, None].to(x)
+        return times(self.turn, times(self.turn.mT, x[:, 0].double()))[:, None].to(x)
 
     def sqrt(self, w: Tensor) -> Tensor:
-        return _times(self.turn, w[:, 0].double())[:, None].to(w)
+        return times(self.turn, w[:, 0].double())[:, None].to(w)
 
     def joint(self, x: Tensor, other: Covariance, f: Function) -> Tensor:
         return self.dense.joint(x, other.dense if isinstance(other, CellNoise) else other, f)
@@ -136,7 +143,7 @@ def _covariance(law: Law, panel: Panel) -> Tensor:
     return cov + torch.diag_embed(1 - real)
 
 
-def _times(matrix: Tensor, x: Tensor) -> Tensor:
+def times(matrix: Tensor, x: Tensor) -> Tensor:
     """(1 or B, m, m) times the rows of (n, m)."""
     if len(matrix) == 1:
         return x @ matrix[0].mT
