@@ -1,5 +1,6 @@
 """Backbones behind ``forward(x, log_kappa, context)``."""
 
+from sciddm.nn.cellwise import Cellwise
 from sciddm.nn.dropout import Dropped
 from sciddm.nn.film import FilmNet
 from sciddm.nn.operator import FNO, UNO
@@ -13,6 +14,7 @@ from sciddm.nn.unet import UNet
 __all__ = [
     "FNO",
     "UNO",
+    "Cellwise",
     "Dropped",
     "FilmNet",
     "LongConv",
