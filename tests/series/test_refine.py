@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_white_noise_in_expectation() -> None:
 
 
 def test_a_saved_refinement_is_the_same() -> None:
-    refined = Refined(seasonal_naive(), FunctionPrior(LAW), steps=2, heat=0.5)
+    refined = Refined(GaussianSeries(LAW), FunctionPrior(LAW), steps=2, heat=0.5)
     encoder = Encoder()
     copy = decode(encoder.encode(refined), encoder.tensors, CLASSES)
     panel, rng = series(1, 6), Streams.of(0, 2)
