@@ -20,7 +20,7 @@ from sciddm.data.clock import Clock
 from sciddm.data.forcing import Forcings
 from sciddm.data.frame import Framed
 from sciddm.data.series import SeriesCodec
-from sciddm.series import kernel, rules, targets
+from sciddm.series import kernel, lagged, rules, targets
 from sciddm.series.conditional import Conditional
 from sciddm.series.gp import GaussianSeries
 from sciddm.series.markov import MarkovSeries
@@ -103,6 +103,7 @@ CLASSES: dict[str, type] = {
         nn.FilmNet,
         nn.LongConv,
         nn.SetTransformer,
+        nn.StepTransformer,
         nn.Cellwise,
         nn.TrendSeason,
         nn.Subbands,
@@ -129,6 +130,8 @@ CLASSES: dict[str, type] = {
         kernel.Wiener,
         kernel.Slope,
         kernel.Intercept,
+        lagged.Lagged,
+        lagged.Seasonal,
         GaussianSeries,
         MarkovSeries,
         Conditional,

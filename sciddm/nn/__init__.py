@@ -5,6 +5,7 @@ from sciddm.nn.dropout import Dropped
 from sciddm.nn.film import FilmNet
 from sciddm.nn.operator import FNO, UNO
 from sciddm.nn.series import LongConv
+from sciddm.nn.regular import StepTransformer
 from sciddm.nn.sets import SetTransformer
 from sciddm.nn.spectral import SpectralOperator
 from sciddm.nn.subbands import Subbands
@@ -20,6 +21,7 @@ __all__ = [
     "LongConv",
     "SetTransformer",
     "SpectralOperator",
+    "StepTransformer",
     "Subbands",
     "TrendSeason",
     "UNet",

@@ -8,12 +8,12 @@ both from a record.
 
 Brockwell, Davis. Time series: theory and methods. 1991, section 7.2 (the positive estimate), 10.4
 (the Parzen window). Gardner, Napolitano, Paura. Cyclostationarity: half a century of research.
-2006, section 3.5 (amplitude modulation by a period). Gelman et al. Bayesian data analysis. 2013,
-section 2.6 (a variance with a scaled inverse chi-square prior).
+2006, section 3.5 (amplitude modulation by a period).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -69,9 +69,10 @@ class Seasonal(Rescaled):
 
     inner : law of Y. centre, spread : (P, C), of the P phases of the period, each one ``step``
         long, the first at time 0. step : in units of time.
-    recent : known cells of the last ``recent`` units of time say the scale: s^2 of a channel is the
-        mean of its squared changes from one known cell to the next, in units of what the law
-        expects, and of ``prior`` changes that are as expected. 0: s = 1.
+    recent : known cells of the last ``recent`` units of time say the scale: s of a channel is the
+        mean of its absolute changes from one known cell to the next, in units of what the law
+        expects, and of ``prior`` changes that are as expected. 0: s = 1. Absolute, not squared:
+        one jump does not make the rest of the series wide.
     """
 
     inner: Law
@@ -100,15 +101,16 @@ class Seasonal(Rescaled):
         last = torch.where(known, time, -torch.inf).amax(1, keepdim=True)
         used = known.gather(1, here) & (channel == panel.channel.gather(1, there))
         used &= time.gather(1, there) >= last - self.recent
-        cov = self.inner.covariance(panel)
-        row = torch.arange(len(panel), device=time.device)[:, None]
-        size = cov.diagonal(dim1=1, dim2=2)
-        expected = size.gather(1, here) + size.gather(1, there) - 2 * cov[row, here, there]
-        change = (y.gather(1, here) - y.gather(1, there)).square() / expected.clamp_min(1e-12)
+        pairs = torch.stack([here, there], dim=-1).flatten(1)
+        time, channels = (x.gather(1, pairs).view(-1, 2) for x in (time, panel.channel))
+        seen = torch.ones_like(channels, dtype=torch.bool)
+        cov = self.inner.covariance(Panel(time, channels, torch.zeros_like(time), seen, seen))
+        expected = (cov[:, 0, 0] + cov[:, 1, 1] - 2 * cov[:, 0, 1]).view(here.shape)
+        change = (y.gather(1, here) - y.gather(1, there)).abs() / usual(expected)
         total = torch.zeros(len(panel), len(self.centre[0]), dtype=torch.float64, device=y.device)
         count = total.scatter_add(1, channel, used.double())
         total = total.scatter_add(1, channel, torch.where(used, change, 0.0))
-        scale = ((self.prior + total) / (self.prior + count)).sqrt()
+        scale = (self.prior + total).clamp_min(1e-6) / (self.prior + count).clamp_min(1e-6)
         return scale.gather(1, panel.channel)
 
 
@@ -168,6 +170,11 @@ def measured(
     unit = float(table[0].diagonal().mean())
     law = Lagged(table.float(), step, level * unit, rest * unit)
     return Seasonal(law, centre.float(), spread.float(), step, recent, prior)
+
+
+def usual(variance: Tensor) -> Tensor:
+    """Mean absolute value of a normal variable of mean 0."""
+    return (2 / math.pi * variance).clamp_min(1e-24).sqrt()
 
 
 def _alike(time: Tensor, channel: Tensor) -> bool:
