@@ -39,7 +39,7 @@ def read(url: str, sha256: str, source: str | Path = "") -> bytes:
             )
         raw, came = path.read_bytes(), str(path)
     else:
-        raw, came = _fetched(url), url
+        raw, came = fetched(url), url
     found = hashlib.sha256(raw).hexdigest()
     if found != sha256:
         raise InputError(
@@ -56,7 +56,12 @@ def dataset(raw: bytes, *, decode_times: bool = True) -> xr.Dataset:
         return ds.load()
 
 
-def _fetched(url: str) -> bytes:
+def fetched(url: str) -> bytes:
+    """The bytes at ``url``, unchecked.
+
+    Raises:
+        InputError: No way to the internet.
+    """
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
             return bytes(answer.read())

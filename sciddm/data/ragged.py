@@ -266,16 +266,20 @@ def _roles(
     item: tuple[str, ...],
     taken: set[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Variables, covariates and static values: as said, or by ``sciddm_role``."""
+    """Variables, covariates and static values: as said, or by ``sciddm_role``; in the order of the
+    attribute ``sciddm_variables``, which a store does not keep itself."""
+    said = [str(n) for n in ds.attrs.get("sciddm_variables", ())]
+    every = sorted(map(str, ds.data_vars), key=lambda n: said.index(n) if n in said else len(said))
 
     def role(word: str) -> tuple[str, ...]:
-        return tuple(str(n) for n, v in ds.data_vars.items() if v.attrs.get("sciddm_role") == word)
+        return tuple(n for n in every if ds[n].attrs.get("sciddm_role") == word)
 
     covariates = how.covariates or role("covariate")
     static = how.static or role("static")
     names = how.target or tuple(
-        str(n) for n, v in ds.data_vars.items()
-        if v.dims in forms and v.dtype.kind in "fiu" and n not in (*covariates, *static, *taken)
+        n for n in every
+        if ds[n].dims in forms and ds[n].dtype.kind in "fiu"
+        and n not in (*covariates, *static, *taken)
     )  # fmt: skip
     if not names:
         raise InputError(

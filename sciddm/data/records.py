@@ -72,6 +72,7 @@ def save(
     ds.attrs = {
         "Conventions": "CF-1.10", "title": title, **words, "sciddm_dataset": name,
         "sciddm_generator": dict(generator),
+        "sciddm_variables": [*items.variables, *items.covariates, *items.static],
     }  # fmt: skip
     ds = split.attach(ds, splits, lead)
     return store.open(store.write(ds, path, overwrite=overwrite))

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from scipy import stats
 
 from sciddm import cli, recipe
@@ -204,3 +206,151 @@ def test_stores_of_series_are_verified(tmp_path: Path, capsys: pytest.CaptureFix
     assert "whole" in capsys.readouterr().out
     next((tmp_path / "ou.zarr" / "value").rglob("c/0")).write_bytes(b"no zstd")
     assert cli.main(["verify", str(tmp_path / "ou.zarr")]) != 0
+
+
+PUBLISHED = {
+    "etth1": "series/ETTh1.csv", "exchange_rate": "series/exchange_rate.csv",
+    "co2": "series/co2.csv", "nyc_weather": "stations/nyc_weather_2013.csv",
+    "physionet2012": "series/physionet2012_set-a_400.csv.gz", "argo_profiles": "ocean",
+}  # fmt: skip
+
+
+def made(name: str, folder: Path, **numbers: object) -> xr.Dataset:
+    return shelf(name).make(folder / f"{name}.zarr", source=str(DATA / PUBLISHED[name]), **numbers)
+
+
+@real
+def test_etth1_is_the_official_part_in_the_official_order(tmp_path: Path) -> None:
+    ds = made("etth1", tmp_path)
+    found = items.of(ds)
+    assert found.variables == ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
+    table = pd.read_csv(DATA / PUBLISHED["etth1"])
+    values = table[list(found.variables)].to_numpy(np.float32)
+    assert np.array_equal(found.items[0].values, values[:14400])
+    assert {k: len(found.split(k).items[0]) for k in split.read(ds)} == {
+        "train": 8640, "validation": 2880, "test": 2880,
+    }  # fmt: skip
+    assert ds.time.values[8640] == np.datetime64("2017-06-26") and ds.OT.units == "degree_Celsius"
+    longer = made("etth1", tmp_path / "all", hours=17420)
+    assert items.of(longer).split("test").items[0].values.shape == (17420 - 11520, 7)
+    with pytest.raises(InputError, match="hours=17421"):
+        made("etth1", tmp_path / "more", hours=17421)
+
+
+@real
+def test_exchange_rates_are_dollars_in_rows_of_trade(tmp_path: Path) -> None:
+    found = items.of(made("exchange_rate", tmp_path))
+    assert found.variables == ("aud", "gbp", "cad", "chf", "cny", "jpy", "nzd", "sgd")
+    one = found.items[0]
+    assert one.values.shape == (7588, 8) and np.array_equal(one.time, np.arange(7588))
+    assert one.values[0] == pytest.approx(
+        [0.7855, 1.611, 0.861698, 0.634196, 0.211242, 0.006838, 0.593, 0.525486], rel=1e-6
+    )
+    assert not found.dated and found.units["jpy"] == "USD"
+
+
+@real
+def test_co2_keeps_its_missing_weeks(tmp_path: Path) -> None:
+    ds = made("co2", tmp_path)
+    assert int(ds.co2.isnull().sum()) == 59 and ds.sizes["time"] == 2284
+    assert (np.diff(ds.time.values) == np.timedelta64(7, "D")).all()
+    test = split.select(ds, "test")
+    assert test.time.values[0] == np.datetime64("1995-01-07") and test.sizes["time"] == 365
+    assert float(ds.co2[0]) == pytest.approx(316.1)
+
+
+@real
+def test_weather_is_in_utc_with_absent_hours_empty(tmp_path: Path) -> None:
+    ds = made("nyc_weather", tmp_path)
+    assert dict(ds.sizes) == {"time": 8730, "item": 3}
+    assert (np.diff(ds.time.values) == np.timedelta64(1, "h")).all()
+    absent = ds.to_dataarray().isnull().all("variable")
+    assert int(absent.sum()) == 75
+    assert float(ds.wind_speed.max()) < 60
+    assert float(ds.temp.sel(item="EWR")[0]) == pytest.approx(39.02)
+    for part in ("train", "validation", "test"):
+        assert items.of(split.select(ds, part)).names == ("EWR", "JFK", "LGA")
+    assert str(split.select(ds, "test").time.values[0])[:10] == "2013-11-01"
+    two = items.of(made("nyc_weather", tmp_path / "two", variables=("temp", "dewp")))
+    assert two.variables == ("temp", "dewp")
+
+
+@real
+def test_stays_are_at_their_own_minutes(tmp_path: Path) -> None:
+    ds = made("physionet2012", tmp_path, size="full")
+    found = items.of(ds)
+    assert len(found.variables) == 35 and found.variables[:3] == ("DiasABP", "HR", "Na")
+    assert found.static == ("Age", "Gender", "Height", "Weight")
+    assert {k: len(found.split(k)) for k in split.read(ds)} == {
+        "train": 280, "validation": 40, "test": 80,
+    }  # fmt: skip
+    first = found["132539"]
+    assert np.array_equal(first.static, [54, 0, np.nan, np.nan], equal_nan=True)
+    heart = first.values[:, 1]
+    seen = np.isfinite(heart)
+    assert first.time[seen][:2] == pytest.approx([7 / 60, 37 / 60])
+    assert heart[seen][:2].tolist() == [73, 77]
+    urine = first.values[:, found.variables.index("Urine")]
+    assert urine[np.isclose(first.time, 27 + 37 / 60)] == [0]  # 400 and then 0 in one minute
+    cells = sum(i.values.size for i in found)
+    assert sum(i.seen for i in found) < 0.2 * cells
+    both = np.concatenate([i.values for i in found])
+    lowest = dict(zip(found.variables, np.nanmin(both, 0), strict=True))
+    assert lowest["Temp"] >= 24 and lowest["HR"] >= 5
+    assert min(float(i.time[0]) for i in found) >= 0 and max(float(i.time[-1]) for i in found) <= 48
+    raw = items.of(made("physionet2012", tmp_path / "raw", clean=False))
+    typed = np.concatenate([i.values for i in raw])[:, raw.variables.index("DiasABP")]
+    assert np.nanmin(typed) == 0 and np.nanmin([i.static[2] for i in raw]) > 0
+
+
+@real
+def test_stays_fetched_one_by_one_are_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe_ = shelf("physionet2012")
+    table = recipe_.table(str(DATA / "series")).decode()
+    files: dict[str, list[str]] = {}
+    for line in table.splitlines()[1:]:
+        stay, rest = line.split(",", 1)
+        files.setdefault(stay, ["Time,Parameter,Value", f"00:00,RecordID,{stay}"]).append(rest)
+    asked = []
+
+    def fetched(url: str) -> bytes:
+        asked.append(url.rsplit("/", 1)[-1].removesuffix(".txt"))
+        return ("\n".join(files[asked[-1]]) + "\n").encode()
+
+    monkeypatch.setattr("sciddm.data.public.fetched", fetched)
+    assert recipe_.table().decode() == table and asked == list(files)
+    files["132541"].pop()
+    with pytest.raises(InputError, match="what was fetched is not the table of 400 stays"):
+        recipe_.table()
+
+
+@real
+def test_profiles_hold_good_values_only(tmp_path: Path) -> None:
+    ds = made("argo_profiles", tmp_path)
+    found = items.of(ds)
+    assert found.variables == ("temp", "psal") and found.time_units == "dbar"
+    assert len(found) == 385 and len(found.split("test")) == 51
+    assert {n[:7] for n in found.split("test").names} == {"2902696"}
+    days = [i.static[2] for i in found]
+    assert days == sorted(days)
+    source = xr.open_dataset(DATA / "ocean" / "argo_1900857_prof.nc")
+    good = (source.TEMP_ADJUSTED_QC.values.astype(str) == "1").sum()
+    mine = [i for i in found if i.name.startswith("1900857")]
+    assert sum(int(np.isfinite(i.values[:, 0]).sum()) for i in mine) == good
+    salty = (source.PSAL_ADJUSTED_QC.values.astype(str) == "1").sum()
+    assert sum(int(np.isfinite(i.values[:, 1]).sum()) for i in mine) == salty
+    old = [i for i in found if i.name.startswith("13857")]
+    assert all(np.isnan(i.values[:, 1]).all() for i in old)
+    assert all((np.diff(i.time) > 0).all() for i in found)
+
+
+@real
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_another_file_is_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.csv"
+    copy.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="is not"):
+        shelf(name).make(tmp_path / "x.zarr", source=str(copy))
+    with pytest.raises(InputError, match="Nothing at"):
+        shelf(name).make(tmp_path / "x.zarr", source=str(tmp_path / "nowhere"))
+    assert [p.name for p in tmp_path.iterdir()] == ["copy.csv"]
