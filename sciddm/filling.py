@@ -89,7 +89,9 @@ def forecast(
     if not found:
         raise InputError("Got an empty list of starts; expected at least one.")
     if isinstance(found[0], xr.Dataset):
-        return xr.concat(found, "init_time", combine_attrs="override", coords="different")
+        return xr.concat(
+            found, "init_time", combine_attrs="override", coords="different", compat="equals"
+        )
     return pd.concat(found, ignore_index=True)
 
 
