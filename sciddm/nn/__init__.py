@@ -4,8 +4,8 @@ from sciddm.nn.cellwise import Cellwise
 from sciddm.nn.dropout import Dropped
 from sciddm.nn.film import FilmNet
 from sciddm.nn.operator import FNO, UNO
-from sciddm.nn.series import LongConv
 from sciddm.nn.regular import StepTransformer
+from sciddm.nn.series import LongConv
 from sciddm.nn.sets import SetTransformer
 from sciddm.nn.spectral import SpectralOperator
 from sciddm.nn.subbands import Subbands
