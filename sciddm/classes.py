@@ -21,6 +21,7 @@ from sciddm.data.forcing import Forcings
 from sciddm.data.frame import Framed
 from sciddm.data.series import SeriesCodec
 from sciddm.series import kernel, lagged, rules, targets
+from sciddm.series.anomaly import DiffusionTime, Surprise, TimeNet
 from sciddm.series.conditional import Conditional
 from sciddm.series.gp import GaussianSeries
 from sciddm.series.markov import MarkovSeries
@@ -109,6 +110,9 @@ CLASSES: dict[str, type] = {
         nn.Subbands,
         nn.Dropped,
         FunctionPrior,
+        DiffusionTime,
+        Surprise,
+        TimeNet,
         Refined,
         rules.Matching,
         rules.Replacement,

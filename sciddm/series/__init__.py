@@ -10,6 +10,7 @@
 =========================  ============================================================
 """
 
+from sciddm.series.anomaly import DiffusionTime, Surprise, TimeNet
 from sciddm.series.base import SeriesLearner, SeriesSampler
 from sciddm.series.fitting import fitted, maximum_likelihood
 from sciddm.series.gp import GaussianSeries
@@ -23,6 +24,7 @@ from sciddm.series.targets import Correction, Direct, Spectrum
 
 __all__ = [
     "Correction",
+    "DiffusionTime",
     "Direct",
     "FunctionPrior",
     "GaussianSeries",
@@ -38,6 +40,8 @@ __all__ = [
     "SeriesLearner",
     "SeriesSampler",
     "Spectrum",
+    "Surprise",
+    "TimeNet",
     "fitted",
     "log_prob",
     "maximum_likelihood",
