@@ -9,6 +9,7 @@ differ in dash); axes carry the names and units in the attrs; what is masked is 
 made without pyplot, so nothing global changes and nothing has to be closed.
 """
 
+from sciddm.plot import series
 from sciddm.plot.curves import fan, learning_curves, rank_histogram, spectrum
 from sciddm.plot.lead import by_lead, lead_maps, ranks_by_lead, spectra_by_lead, spread_skill
 from sciddm.plot.maps import maps, recovery
@@ -29,6 +30,7 @@ __all__ = [
     "ranks_by_lead",
     "recovery",
     "save",
+    "series",
     "spectra_by_lead",
     "spectrum",
     "spread_skill",
