@@ -111,10 +111,12 @@ class StepTransformer(Backbone):
         x = self.read(x)
         looks = [block.look for block in self.writer if isinstance(block, Writer)]
         pairs = [look.keys(x, Turn(*(v[:, None] for v in turn))) for look in looks]
-        steps = panel.wanted.view(-1, self.channels, n).any(1).any(0).nonzero()[:, 0]
+        wanted = panel.wanted.view(-1, self.channels, n).any(1)
+        steps = wanted.any(0).nonzero()[:, 0]
+        own = wanted | ~wanted.any(1, keepdim=True)  # another series' steps are not seen
         at = Turn(*(v[:, steps] for v in turn))
         keys, values = tuple(k for k, _ in pairs), tuple(v for _, v in pairs)
-        attention = Memory(keys, values, seen, x[:, None, steps], at, mask(live[:, steps]))
+        attention = Memory(keys, values, seen, x[:, None, steps], at, mask(own[:, steps]))
         middle = middle[:, :, None].expand(-1, -1, n).flatten(1)
         return Stepped(attention, steps, given.index, given.wanted, given.at(middle), n)
 
