@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sciddm import __version__, forecasting, verbs
+from sciddm import __version__, forecasting, series_verbs, verbs
 from sciddm.errors import InputError, RunError
 
 Verb = Callable[[argparse.Namespace], int | None]
@@ -116,10 +116,22 @@ def _parser() -> argparse.ArgumentParser:
     recover.add_argument("--rule", metavar="NAME", help="guidance, see docs/choose.md [the best]")
     _ensemble(recover)
 
+    impute = _verb(known, "impute", series_verbs.impute, "fill the gaps of series, or of fields")
+    impute.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="[MODEL] FILE",
+        help="a saved model, or none: a law fitted to the file; and a table or store with gaps",
+    )
+    impute.add_argument("-o", "--out", required=True, metavar="OUT", help="a .csv or a .zarr")
+    impute.add_argument("--std", type=_error, help="error of the known values [they are exact]")
+    _series(impute)
+    _drawing(impute)
+
     forecast = _verb(known, "forecast", forecasting.forecast, "draw what follows a past")
     forecast.add_argument("model", help="the folder of a saved model that forecasts")
-    forecast.add_argument("past", help="a store or file of frames with a time axis")
-    forecast.add_argument("-o", "--out", required=True, metavar="OUT.zarr", help="where it goes")
+    forecast.add_argument("past", help="frames with a time axis, or a table of series")
+    forecast.add_argument("-o", "--out", required=True, metavar="OUT", help="a .zarr, or a .csv")
     forecast.add_argument(
         "--steps", type=_count, metavar="N", help="lead steps [all that the model serves, or 12]"
     )
@@ -129,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     forecast.add_argument("--forcings", metavar="FILE", help="what is known ahead [the past]")
     forecast.add_argument("--seen", metavar="FILE", help="values on the way, with their times")
     forecast.add_argument("--std", type=float, help="standard error of --seen [the file's own]")
+    _series(forecast)
     forecast.add_argument("--names", metavar="OF", help="weatherbench2 or climpred [our own]")
     forecast.add_argument("--resume", action="store_true", help="go on where the last run stopped")
     _drawing(forecast)
@@ -214,6 +227,20 @@ def _drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--members", type=_count, default=64, help="[64]")
     parser.add_argument("--seed", type=_index, default=0, help="[0]")
     _replacing(parser)
+
+
+def _series(parser: argparse.ArgumentParser) -> None:
+    """Which columns of a table of series, and what of the draws is written."""
+    parser.add_argument("--item", metavar="NAME", help="column of items [by usual names]")
+    parser.add_argument("--time", metavar="NAME", help="column of times [by usual names]")
+    parser.add_argument("--target", nargs="+", metavar="NAME", help="columns of values [numbers]")
+    parser.add_argument("--time-format", metavar="FORM", help="of times, such as %%m/%%d/%%Y")
+    parser.add_argument(
+        "--interval", type=_level, nargs="+", metavar="P", help="of a table's bounds [0.9]"
+    )
+    parser.add_argument(
+        "--members-out", choices=("all", "none"), help="every member, or intervals [all in a .zarr]"
+    )
 
 
 def _ensemble(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sciddm import recipe, verbs
+from sciddm import recipe, series_verbs, verbs
 from sciddm.errors import InputError, nearest
 
 SAID = (
@@ -29,7 +29,10 @@ def forecast(args: argparse.Namespace) -> None:
     if args.std is not None and args.seen is None:
         raise InputError("Got --std without --seen, whose error it is; expected both.")
     inputs = [args.model, args.past, *(f for f in (args.forcings, args.seen) if f)]
-    out = Path(args.out) if args.resume else recipe.free(args.out, args.overwrite, *inputs)
+    marker = None if series_verbs.table(Path(args.out)) else "zarr.json"
+    out = Path(args.out)
+    if not args.resume:
+        recipe.free(out, args.overwrite, *inputs, marker=marker)
     import sciddm
     from sciddm import rollout, sensors
     from sciddm.data.convention import LAYOUTS
@@ -37,6 +40,10 @@ def forecast(args: argparse.Namespace) -> None:
     if args.names is not None and args.names not in LAYOUTS:
         raise InputError(f"Got --names {args.names!r}.{nearest(args.names, LAYOUTS)}")
     model = sciddm.load(args.model)
+    if series_verbs.of_series(model):
+        series_verbs.forecast(args, model)
+        return
+    _only_of_series(args)
     start = args.start
     if start is not None and len(start) == 1 and args.names is None:
         start = start[0]
@@ -68,3 +75,13 @@ def forecast(args: argparse.Namespace) -> None:
     facts = {"store": str(out), "starts": len(job.starts), "members": args.members}
     facts |= {"leads": job.steps, **{name: ds.attrs[name] for name in SAID if name in ds.attrs}}
     verbs.show(facts, args.json)
+
+
+def _only_of_series(args: argparse.Namespace) -> None:
+    """Refuse flags of series for a model of frames."""
+    for flag in ("item", "time", "target", "time_format", "interval", "members_out"):
+        if getattr(args, flag) is not None:
+            name = flag.replace("_", "-")
+            raise InputError(f"Got --{name} for a model of frames, expected a model of series.")
+    if series_verbs.table(Path(args.out)):
+        raise InputError(f"Got the table {args.out!r} for frames, expected OUT.zarr.")
