@@ -114,8 +114,8 @@ class DiffusionTime(Windows):
         super().__init__()
         if windows.ndim != 2 or len(windows) < neighbours + own:
             raise InputError(
-                f"Got windows of shape {tuple(windows.shape)} for {neighbours} neighbours; expected "
-                "(N, d) with more windows than neighbours."
+                f"Got windows of shape {tuple(windows.shape)} for {neighbours} neighbours; "
+                "expected (N, d) with more windows than neighbours."
             )
         self.windows, self.neighbours, self.own = windows, neighbours, own
         self.clock = LogLinear(0.05, 3.0) if clock is None else clock

@@ -97,20 +97,24 @@ def test_planted_faults_are_found_as_by_neighbours_and_better_by_the_law() -> No
 
 def test_a_network_estimates_the_time_in_one_pass() -> None:
     torch.manual_seed(0)
-    net = TimeNet.of(TRAIN.value, 32)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=8e-3)
-    steps, g = 200, torch.Generator().manual_seed(0)
+    net = TimeNet.of(TRAIN.value, 48)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=5e-3)
+    steps, g = 300, torch.Generator().manual_seed(0)
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = 8e-3 * (1 - step / steps)
-        rows = TRAIN.rows(torch.randint(0, len(TRAIN.value), (64,), generator=g))
-        loss = net.loss(rows, Streams.of(step, 64)).mean()
+        optimiser.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
+        rows = TRAIN.rows(torch.randint(0, len(TRAIN.value), (48,), generator=g))
+        loss = net.loss(rows, Streams.of(step, 48)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+    found = []
     for fault, size in ((spikes, 2.0), (shifts, 2.5)):
         strange = fault(series(150, 2), size)
         knn = auroc(neighbours(TEST).mean(1), neighbours(strange).mean(1))
-        assert auroc(net(TEST), net(strange)) > knn - 0.05
+        found.append((auroc(net(TEST), net(strange)), knn))
+    mine, theirs = (sum(column) / 2 for column in zip(*found, strict=True))
+    assert mine > theirs - 0.03
+    assert min(found)[0] > 0.8
     far = replace(TEST, value=100 * TEST.value)
     assert bool((net(far) > net(TEST)).all())
 
