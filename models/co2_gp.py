@@ -8,7 +8,7 @@ Process and noise
 Backbone
     None.
 Trained on
-    Windows of the training split, all values: the exact density of each.
+    Windows of the training split of `datasets/co2.py`, all values: the exact density of each.
 Scores
     `python benchmarks/series.py gaps`, beside lines, seasons and state-space models.
 Do not use for
@@ -44,12 +44,12 @@ YEAR = 365.2425
 """Days."""
 
 
-def build(ds: xr.Dataset, *, variable: str = "co2", steps: int = 150) -> sciddm.Model:
+def build(ds: xr.Dataset, *, variable: str = "co2", steps: int = 60) -> sciddm.Model:
     """The likeliest law of the training split of ``ds``."""
     return fit(series.of(ds, target=(variable,)).split("train"), steps=steps)
 
 
-def fit(train: Items, *, steps: int = 150, cells: int = 270, window: int = 320) -> sciddm.Model:
+def fit(train: Items, *, steps: int = 60, cells: int = 200, window: int = 320) -> sciddm.Model:
     """The likeliest law of items of one variable, by windows of ``cells`` values."""
     clock = Clock.of(train, "days", regular=False)
     codec = SeriesCodec.fit(train, clock, window=window)

@@ -1,15 +1,15 @@
-"""Gaps of hourly records at neighbouring stations: a Gaussian law, fitted by the score of gaps.
+"""Gaps of hourly weather: a Gaussian law, fitted by the score of what is hidden.
 
 Draws p(what given what)
-    p(values of every station at any hour | all values that are known), one variable.
+    p(values at any hour | all values that are known), for the variables of one item.
 Process and noise
-    None: a season, weather of some days and of some hours, and a daily cycle that slowly changes,
-    each shared between the stations as far as the data say, and a white rest. Draws are exact.
+    None: a season, weather of some days and of some hours, a daily cycle that slowly changes and a
+    white rest. Variables share each part as far as the data say. Draws are exact.
 Backbone
     None.
 Trained on
-    Hidden blocks of an hour to a month, of one station or of all, in the training split: the CRPS
-    of every hidden hour. The likelihood would widen its spread to pay for passing fronts.
+    Blocks of six hours to a month, hidden in the training split of `datasets/nyc_weather.py`: the
+    CRPS of every hidden hour. The likelihood would widen the spread to pay for passing fronts.
 Scores
     `python benchmarks/series.py gaps`, beside lines and state-space models.
 Do not use for
@@ -27,7 +27,7 @@ import xarray as xr
 import sciddm
 from sciddm.data import items as series
 from sciddm.data.clock import Clock
-from sciddm.data.items import Item, Items
+from sciddm.data.items import Items
 from sciddm.data.series import Coded, SeriesCodec, stacked
 from sciddm.series.fitting import fitted
 from sciddm.series.gp import GaussianSeries
@@ -53,42 +53,28 @@ SCORED = 100
 """Most hours of a block that the fit scores."""
 
 
-def build(ds: xr.Dataset, *, variable: str = "temp", steps: int = 60) -> sciddm.Model:
-    """The law of one ``variable``, its channels the stations (items) of ``ds``."""
-    return fit(beside(series.of(ds, target=(variable,)).split("train")), steps=steps)
-
-
-def beside(every: Items) -> Items:
-    """Stations of one variable as one item with a column a station, at all their times."""
-    time = np.unique(np.concatenate([i.time for i in every]))
-    values = np.full((len(time), len(every)), np.nan)
-    for c, item in enumerate(every):
-        values[np.searchsorted(time, item.time), c] = item.values[:, 0]
-    unit = every.units.get(every.variables[0], "")
-    units = {n: unit for n in every.names} if unit else {}
-    return Items(every.names, (Item(every.variables[0], time, values),), units=units)
+def build(
+    ds: xr.Dataset, *, variables: tuple[str, ...] = ("temp",), steps: int = 60
+) -> sciddm.Model:
+    """The law of some ``variables``, one for all items."""
+    return fit(series.of(ds, target=variables).split("train"), steps=steps)
 
 
 def fit(
     train: Items, *, steps: int = 60, batch: int = 3, longest: int = 30 * 24, seed: int = 0
 ) -> sciddm.Model:
-    """The law of one item with a column a station, by hidden blocks of up to ``longest`` hours."""
+    """The law of items of hourly values, by hidden blocks of up to ``longest`` hours."""
     clock = Clock.of(train, "days", regular=True)
     codec = SeriesCodec.fit(train, clock, window=WINDOW)
     first = start(codec.channels)
-    law = fitted(
-        first,
-        blocks(codec, train, batch, longest, seed),
-        steps=steps,
-        rate=0.06,
-        loss=Hidden(first),
-    )
+    hidden = blocks(codec, train, batch, longest, seed)
+    law = fitted(first, hidden, steps=steps, rate=0.06, loss=Hidden(first))
     task = Task(View(codec.names), sample="item", lead=Lead(clock.step or 1.0, clock.unit))
     return sciddm.Model(task, codec, GaussianSeries(law))
 
 
 def start(channels: int) -> Mixed:
-    """Where the fit begins: variances of each part, and how much of it the stations share."""
+    """Where the fit begins: variances of each part, and how much of it the variables share."""
 
     def term(shape: Shape, variance: float, shared: float) -> Term:
         loads = torch.full((channels, 1), (variance * shared) ** 0.5, dtype=torch.float64)
@@ -110,15 +96,16 @@ def start(channels: int) -> Mixed:
 def blocks(
     codec: SeriesCodec, train: Items, batch: int, longest: int, seed: int
 ) -> Callable[[int], Panel]:
-    """Panels by step. In each row a block of one station is hidden, and with it in half of them the
-    same hours of all others, which are left out: at most ten days where the others are known. Of a
+    """Panels by step. In each row a block of one variable is hidden, in half of them with the
+    same hours of all others, which are left out; ten days at most where the others are known. Of a
     long block some hours are scored, evenly spread."""
-    (item,) = codec.conform(train).items
+    every = codec.conform(train).items
 
     def panel(step: int) -> Panel:
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, step, 29])))
         rows: list[Coded] = []
         while len(rows) < batch:
+            item = every[int(rng.integers(len(every)))]
             channel, alone = int(rng.integers(codec.channels)), bool(rng.random() < 0.5)
             most = min(longest, 240) if alone else longest
             length = int(np.exp(rng.uniform(np.log(6), np.log(most))))
@@ -126,11 +113,11 @@ def blocks(
             part = item.rows(slice(max(0, first - EDGE), first + length + EDGE))
             at = np.arange(len(part)) + max(0, first - EDGE) - first
             gap = (at >= 0) & (at < length)
-            every = -(-length // SCORED)
+            apart = -(-length // SCORED)
             seen = np.isfinite(part.values)
             hidden, covered = np.zeros_like(seen), np.zeros_like(seen)
             covered[gap, channel if alone else slice(None)] = True
-            hidden[gap & ((at - rng.integers(every)) % every == 0), channel] = True
+            hidden[gap & ((at - rng.integers(apart)) % apart == 0), channel] = True
             known, hidden = seen & ~covered, seen & hidden
             if hidden.any() and known[:, channel].any():
                 rows.append(codec.coded(part, known, known | hidden, scattered=True))
