@@ -26,6 +26,7 @@ from sciddm.errors import InputError
 from sciddm.nn.sets import Memory, Reader, Turn, Writer, mask
 from sciddm.nn.spectral import NoiseLevel
 from sciddm.series.conditional import Backbone, Given
+from sciddm.series.panel import Panel
 
 
 class Stepped(NamedTuple):
@@ -52,6 +53,9 @@ class StepTransformer(Backbone):
         a step, and a window.
     width, heads : of the tokens; ``width`` a multiple of twice ``heads``.
     readers, writers : blocks on all steps, and on those with wanted cells.
+    apart : channels are read and written one by one, with the same weights and a number of their
+        own for each; what they say of each other is left to the law. For records too short to
+        learn it.
     periods : known periods in absolute time, such as 24 and 168 for hours.
     covariates, static : numbers of each that a panel has.
 
@@ -67,6 +71,7 @@ class StepTransformer(Backbone):
         heads: int = 4,
         readers: int = 2,
         writers: int = 2,
+        apart: bool = False,
         periods: tuple[float, ...] = (),
         covariates: int = 0,
         static: int = 0,
@@ -79,17 +84,20 @@ class StepTransformer(Backbone):
             )
         self.channels, self.shortest, self.longest = channels, shortest, longest
         self.width, self.heads, self.readers, self.writers = width, heads, readers, writers
-        self.periods, self.covariates, self.static = tuple(periods), covariates, static
-        inputs = 5 * channels + 2 * len(self.periods) + covariates + static
+        self.apart, self.periods = apart, tuple(periods)
+        self.covariates, self.static = covariates, static
+        together = 1 if apart else channels
+        inputs = 5 * together + 2 * len(self.periods) + covariates + static
         self.lift = nn.Linear(inputs, width)
+        self.own = nn.Parameter(torch.zeros(channels, width)) if apart else None
         self.reader = nn.ModuleList(Reader(width, heads) for _ in range(readers))
         self.read = nn.LayerNorm(width)
         self.noise = NoiseLevel(width)
         self.enter = nn.Sequential(
-            nn.Linear(2 * channels, width), nn.GELU(), nn.Linear(width, width)
+            nn.Linear(2 * together, width), nn.GELU(), nn.Linear(width, width)
         )
         self.writer = nn.ModuleList(Writer(width, heads) for _ in range(writers))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, channels)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, together)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -102,8 +110,11 @@ class StepTransformer(Backbone):
             )
         n = panel.dense[1]
         tokens, middle = self._tokens(given)
-        live = panel.real.view(-1, self.channels, n).any(1)
+        live = self._any(panel.real, n)
+        live = live | ~live.any(1, keepdim=True)
         time = panel.time[:, :n] - panel.time[:, :1]
+        if self.apart:
+            time = time.repeat_interleave(self.channels, dim=0)
         turn, seen = self._turn(time), mask(live)
         x = tokens
         for block in self.reader:
@@ -111,7 +122,7 @@ class StepTransformer(Backbone):
         x = self.read(x)
         looks = [block.look for block in self.writer if isinstance(block, Writer)]
         pairs = [look.keys(x, Turn(*(v[:, None] for v in turn))) for look in looks]
-        wanted = panel.wanted.view(-1, self.channels, n).any(1)
+        wanted = self._any(panel.wanted, n)
         steps = wanted.any(0).nonzero()[:, 0]
         own = wanted | ~wanted.any(1, keepdim=True)  # another series' steps are not seen
         at = Turn(*(v[:, steps] for v in turn))
@@ -124,18 +135,26 @@ class StepTransformer(Backbone):
         rows, members, h = x.shape[:3]
         level = self.noise(log_kappa.reshape(-1), Context(), x.new_zeros(log_kappa.numel(), 1))
         level = level.view(*log_kappa.shape, 1, -1)
+        if self.apart and len(level) > 1:
+            level = level.repeat_interleave(self.channels, dim=0)
         wanted = memory.wanted[:, None]
         seen = torch.stack([x[..., 0], x[..., 1] - memory.middle[:, None]], dim=2)
         at = memory.place[:, None].expand(rows, members, h)
         grid = x.new_zeros(rows, members, 2, self.channels * memory.length)
         grid = grid.scatter(3, at[:, :, None].expand_as(seen), seen * wanted[:, :, None])
         grid = grid.unflatten(3, (self.channels, -1))[..., memory.steps]
-        hidden = memory.attention.tokens + self.enter(grid.flatten(2, 3).transpose(2, 3))
+        if self.apart:
+            numbers = grid.movedim(3, 1).flatten(0, 1).transpose(2, 3)  # (B C, M, T, 2)
+        else:
+            numbers = grid.flatten(2, 3).transpose(2, 3)
+        hidden = memory.attention.tokens + self.enter(numbers)
         for k, block in enumerate(self.writer):
             hidden = block(hidden, level, memory.attention, k)
-        answer = self.head(nn.functional.gelu(self.norm(hidden)))
+        answer = self.head(nn.functional.gelu(self.norm(hidden))).transpose(2, 3)
+        if self.apart:
+            answer = answer.squeeze(2).unflatten(0, (rows, -1)).transpose(1, 2)
         full = answer.new_zeros(rows, members, self.channels, memory.length)
-        full = full.index_copy(3, memory.steps, answer.transpose(2, 3))
+        full = full.index_copy(3, memory.steps, answer)
         out: Tensor = full.flatten(2).gather(2, at)
         return out
 
@@ -156,8 +175,22 @@ class StepTransformer(Backbone):
         mean = grid(given.mean) - about
         std = grid(given.std)
         parts = [known, known * mean, mean, std, std.clamp_min(1e-2).log()]
+        cells = torch.stack(parts, dim=2)  # (B, C, 5, n)
+        shared = [cells.flatten(1, 2)]
+        if self.apart:
+            shared = [cells.flatten(0, 1)]
+        for more in self._told(panel, n):
+            shared.append(more.repeat_interleave(self.channels, dim=0) if self.apart else more)
+        tokens: Tensor = self.lift(torch.cat(shared, dim=1).transpose(1, 2))
+        if self.own is not None:
+            tokens = tokens + self.own.repeat(len(panel), 1)[:, None]
+        return tokens, middle
+
+    def _told(self, panel: Panel, n: int) -> list[Tensor]:
+        """What all channels are told of each step: parts (B, k, n)."""
+        parts = []
         if self.periods:
-            periods = torch.tensor(self.periods, dtype=torch.float64, device=mean.device)
+            periods = torch.tensor(self.periods, dtype=torch.float64, device=panel.time.device)
             phase = (panel.time[:, None, :n] / periods[:, None]).frac()
             angle = (2 * math.pi * phase).float()
             parts += [angle.sin(), angle.cos()]
@@ -169,8 +202,12 @@ class StepTransformer(Backbone):
             if panel.static is None or panel.static.shape[1] != self.static:
                 raise InputError(f"This backbone expects {self.static} static numbers of a panel.")
             parts.append(panel.static.float()[:, :, None].expand(-1, -1, n))
-        tokens: Tensor = self.lift(torch.cat(parts, dim=1).transpose(1, 2))
-        return tokens, middle
+        return parts
+
+    def _any(self, cells: Tensor, n: int) -> Tensor:
+        """(B, n) whether a step has one of the cells (B, m); (B C, n) where channels are apart."""
+        grid = cells.view(-1, self.channels, n)
+        return grid.flatten(0, 1) if self.apart else grid.any(1)
 
     def _turn(self, time: Tensor) -> Turn:
         """Rotations (B, n, d / 2) of steps at ``time`` (B, n)."""

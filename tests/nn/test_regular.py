@@ -19,9 +19,9 @@ from sciddm.series.panel import Panel
 C, N, B, M = 3, 10, 4, 2
 
 
-def network(loud: bool = True, **numbers: int) -> StepTransformer:
+def network(loud: bool = True, apart: bool = False, **numbers: int) -> StepTransformer:
     torch.manual_seed(0)
-    net = StepTransformer(C, 1.0, 10.0, width=16, heads=2, periods=(24.0,), **numbers)
+    net = StepTransformer(C, 1.0, 10.0, width=16, heads=2, periods=(24.0,), apart=apart, **numbers)
     if loud:
         for name, weight in net.named_parameters():
             if "head" in name or "level" in name:
@@ -67,14 +67,16 @@ def answer(net: StepTransformer, seen: Given, x: Tensor, level: Tensor | None = 
     return torch.where(seen.wanted[:, None], out, 0.0)
 
 
-def test_an_untrained_network_is_silent() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_untrained_network_is_silent(apart: bool) -> None:
     seen = given(panel())
-    assert float(answer(network(loud=False), seen, asked(seen)).abs().max()) == 0
-    assert float(answer(network(), seen, asked(seen)).abs().max()) > 0.1
+    assert float(answer(network(loud=False, apart=apart), seen, asked(seen)).abs().max()) == 0
+    assert float(answer(network(apart=apart), seen, asked(seen)).abs().max()) > 0.1
 
 
-def test_members_and_series_do_not_see_one_another() -> None:
-    net, full = network(), panel()
+@pytest.mark.parametrize("apart", [False, True])
+def test_members_and_series_do_not_see_one_another(apart: bool) -> None:
+    net, full = network(apart=apart), panel()
     seen = given(full)
     x, level = asked(seen), torch.linspace(-2, 1, B * M).view(B, M)
     whole = answer(net, seen, x, level)
@@ -85,16 +87,18 @@ def test_members_and_series_do_not_see_one_another() -> None:
         assert torch.allclose(one[0, 0], whole[i, 1, :h], atol=1e-5)
 
 
-def test_one_level_for_all_is_that_level_for_each() -> None:
-    net, seen = network(), given(panel())
+@pytest.mark.parametrize("apart", [False, True])
+def test_one_level_for_all_is_that_level_for_each(apart: bool) -> None:
+    net, seen = network(apart=apart), given(panel())
     x = asked(seen)
     one = answer(net, seen, x, torch.full((1, 1), 0.7))
     assert torch.allclose(one, answer(net, seen, x, torch.full((B, M), 0.7)), atol=1e-5)
 
 
-def test_a_series_at_another_level_is_read_alike() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_series_at_another_level_is_read_alike(apart: bool) -> None:
     """What is added to all values of a channel, known, expected and proposed, is not seen."""
-    net, seen = network(), given(panel())
+    net, seen = network(apart=apart), given(panel())
     x = asked(seen)
     more = torch.tensor([5.0, -2.0, 0.5])[seen.panel.channel]
     value = torch.where(seen.panel.known, seen.panel.value + more, 0.0)
@@ -103,16 +107,18 @@ def test_a_series_at_another_level_is_read_alike() -> None:
     assert torch.allclose(answer(net, moved, y), answer(net, seen, x), atol=1e-4)
 
 
-def test_the_order_of_wanted_cells_does_not_matter() -> None:
-    net, seen = network(), given(panel())
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_order_of_wanted_cells_does_not_matter(apart: bool) -> None:
+    net, seen = network(apart=apart), given(panel())
     x = asked(seen)
     turned = replace(seen, index=seen.index.flip(1), wanted=seen.wanted.flip(1))
     assert torch.allclose(answer(net, turned, x.flip(2)).flip(2), answer(net, seen, x), atol=1e-5)
 
 
-def test_what_fills_a_row_has_no_effect() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_fills_a_row_has_no_effect(apart: bool) -> None:
     """Filled wanted cells, and steps in front that are not real."""
-    net, full = network(), panel()
+    net, full = network(apart=apart), panel()
     seen = given(full)
     x = asked(seen)
     other = torch.where(seen.wanted[:, None, :, None], x, 7.0)
@@ -153,6 +159,19 @@ def test_it_learns_what_the_law_does_not_know() -> None:
         model.loss(full, rng.at("train", step), 0.0).mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     assert missed(model, full) < 0.25 * untrained
+
+
+def test_channels_apart_do_not_see_one_another() -> None:
+    """Only the law joins them: given its means, values of a channel move no other."""
+    net, seen = network(apart=True), given(panel())
+    x, first = asked(seen), seen.panel.channel == 0
+    more = torch.where(first & seen.panel.known, 2.0 * torch.rand(first.shape), 0.0)
+    value = torch.where(seen.panel.known, seen.panel.value + more, 0.0)
+    moved = replace(seen, panel=replace(seen.panel, value=value), mean=seen.mean + more)
+    y = torch.where(seen.at(first)[:, None, :, None], x + 1, x)
+    gap = (answer(net, moved, y) - answer(net, seen, x)).abs()
+    other = ~seen.at(first)[:, None].expand(gap.shape)
+    assert float(gap[other].max()) < 1e-5 and float(gap[~other].max()) > 0.01
 
 
 def test_what_it_cannot_read_is_refused() -> None:
