@@ -61,17 +61,17 @@ def make(
     size: str = "toy",
     seed: int = 0,
     source: str = "",
-    variables: tuple[str, ...] = (),
+    channels: tuple[str, ...] = (),
     overwrite: bool = False,
 ) -> xr.Dataset:
     """Write the record to the zarr ``store`` and open it; ``seed`` changes nothing.
 
     ``source`` is a local copy, or the folder that holds it as ``weather.csv`` or
-    ``nyc_weather_2013.csv``; without it, it is fetched. ``variables`` are those kept, default all.
+    ``nyc_weather_2013.csv``; without it, it is fetched. ``channels`` are the variables kept, default all.
     """
     if size not in SIZES:
         raise InputError(f"Got size {size!r}, expected a known one.{nearest(size, SIZES)}")
-    names = tuple(variables) or tuple(VARIABLES)
+    names = tuple(channels) or tuple(VARIABLES)
     for name in names:
         if name not in VARIABLES:
             raise InputError(f"No variable {name!r}.{nearest(name, VARIABLES)}")

@@ -271,7 +271,7 @@ def test_weather_is_in_utc_with_absent_hours_empty(tmp_path: Path) -> None:
     for part in ("train", "validation", "test"):
         assert items.of(split.select(ds, part)).names == ("EWR", "JFK", "LGA")
     assert str(split.select(ds, "test").time.values[0])[:10] == "2013-11-01"
-    two = items.of(made("nyc_weather", tmp_path / "two", variables=("temp", "dewp")))
+    two = items.of(made("nyc_weather", tmp_path / "two", channels=("temp", "dewp")))
     assert two.variables == ("temp", "dewp")
 
 
