@@ -10,6 +10,7 @@ from sciddm.nn.sets import SetTransformer
 from sciddm.nn.spectral import SpectralOperator
 from sciddm.nn.subbands import Subbands
 from sciddm.nn.trend import TrendSeason
+from sciddm.nn.unconditional import Unconditional
 from sciddm.nn.unet import UNet
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "Subbands",
     "TrendSeason",
     "UNet",
+    "Unconditional",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from sciddm.denoise import Context
 from sciddm.errors import InputError
 from sciddm.model import CLASSES
-from sciddm.nn import LongConv
+from sciddm.nn import LongConv, SetTransformer, Unconditional
 from sciddm.process import LogLinear
 from sciddm.random import Streams
 from sciddm.series import (
@@ -236,6 +236,25 @@ def test_training_adds_what_is_not_gaussian() -> None:
     half = replace(half, value=torch.ones(1, n), known=half.time < 1)
     drawn = prior.draw(half, Streams.of(0, 100))[0, :, 1:].mean()
     assert float(drawn) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_prior_of_sets_knows_no_order_and_no_filling() -> None:
+    torch.manual_seed(0)
+    net = SetTransformer(2, 0.3, 10.0, width=16, heads=2, readers=1, writers=1)
+    torch.nn.init.normal_(net.head.weight)
+    prior, panel = FunctionPrior(LAW, Unconditional(net), SMOOTH), scattered(12)
+    panel = replace(panel, value=panel.value.double())
+    t = torch.tensor(0.5, dtype=torch.float64)
+    x = torch.randn(1, 1, 12, generator=torch.Generator().manual_seed(4)).double()
+    answer = prior.at(panel)(x, t, Context())
+    turned = torch.randperm(12, generator=torch.Generator().manual_seed(5))
+    cells = {k: getattr(panel, k)[:, turned] for k in ("time", "channel", "value", "known", "real")}
+    again = prior.at(Panel(**cells))(x[..., turned], t, Context())
+    torch.testing.assert_close(again, answer[..., turned], atol=1e-5, rtol=1e-5)
+    more = {k: torch.cat([getattr(panel, k), getattr(panel, k)[:, :3]], 1) for k in cells}
+    more["real"][:, 12:] = more["known"][:, 12:] = False
+    filled = prior.at(Panel(**more))(torch.cat([x, x[..., :3]], -1), t, Context())
+    torch.testing.assert_close(filled[..., :12], answer, atol=1e-5, rtol=1e-5)
 
 
 def test_a_saved_prior_is_the_same_prior() -> None:
