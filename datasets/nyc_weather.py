@@ -67,7 +67,8 @@ def make(
     """Write the record to the zarr ``store`` and open it; ``seed`` changes nothing.
 
     ``source`` is a local copy, or the folder that holds it as ``weather.csv`` or
-    ``nyc_weather_2013.csv``; without it, it is fetched. ``channels`` are the variables kept, default all.
+    ``nyc_weather_2013.csv``; without it, it is fetched. ``channels`` are the variables kept,
+    default all.
     """
     if size not in SIZES:
         raise InputError(f"Got size {size!r}, expected a known one.{nearest(size, SIZES)}")

@@ -146,7 +146,7 @@ def _look_for_codes(values: npt.NDArray[np.float64], name: str, where: Where) ->
         known = any(np.isclose(code, s, rtol=1e-6, atol=0) for s in SENTINELS)
         many = len(full) - len(rest) > 1
         suspect = (known and gap > span / FAR and (many or gap > span)) or (
-            many and 0 < FAR * span < gap
+            many and code != 0 and 0 < FAR * span < gap
         )
         # Records of sizes that are never negative use -1.
         usual, wide = np.quantile(rest, 0.01), np.quantile(rest, 0.99)
