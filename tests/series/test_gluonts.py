@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import math
 import warnings
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from gluonts.ev.metrics import MeanWeightedSumQuantileLoss
 from gluonts.evaluation import Evaluator, make_evaluation_predictions
 from gluonts.model import evaluate_model
 from gluonts.model.predictor import Predictor
+from gluonts.torch import DeepAREstimator
 
 import sciddm as sd
 from sciddm.data.items import Items
@@ -298,3 +301,41 @@ def test_one_line_for_what_cannot_be_read() -> None:
     codec = replace(predictor.model.cells, names=("v",))
     other = DiffusionPredictor(replace(predictor.model, codec=codec), "h", HORIZON)
     assert next(other.predict([good], 2)).samples.shape == (2, HORIZON)
+
+
+def test_nothing_else_of_the_library_imports_gluonts() -> None:
+    package = Path(sd.__file__).parent
+    found = set()
+    for path in package.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if "gluonts" in text else ():
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(n.split(".")[0] == "gluonts" or n == "sciddm.gluonts" for n in names):
+                found.add(path.relative_to(package).as_posix())
+    assert found == {"gluonts.py"}
+
+
+def test_the_script_of_the_docs_runs_beside_deepar(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "docs" / "gluonts_example.py"
+    spec = importlib.util.spec_from_file_location("gluonts_example", path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = script.made(items=2, days=8)
+    wide = table.pivot(index="timestamp", columns="item_id", values="target").rename_axis("date")
+    wide.to_csv(tmp_path / "wide.csv")
+    pd.testing.assert_series_equal(
+        script.read(tmp_path / "wide.csv")["target"], table["target"], check_index=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pair = script.estimators(str(tmp_path), steps=1, epochs=1)
+        small = {"DeepAR": DeepAREstimator("h", 24, trainer_kwargs=pair["DeepAR"].trainer_kwargs,
+                                           num_batches_per_epoch=1, batch_size=2)}  # fmt: skip
+        small["diffusion"] = DiffusionEstimator("h", 24, 72, build=exact)
+        script.estimators = lambda *_: small
+        scores, found = script.compared(table)
+    assert list(scores["forecast"]) == ["seasonal naive", "DeepAR", "diffusion"]
+    assert np.isfinite(scores["wql_9"]).all()
+    assert script.apart(found["diffusion"], table, members=3) < 1e-6
