@@ -249,6 +249,47 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ImputeSeries:
+    """Gaps of series, filled and, where they were hidden, held to what was there; in ``out``.
+
+    ``file`` is a table or store with gaps; without it, ``items`` of the ``split`` of the data set,
+    of which ``share`` of the values or one block of ``rows`` rows a variable is hidden.
+    """
+
+    model: str
+    out: Inside
+    file: str | None = None
+    split: Literal["train", "validation", "test"] = "test"
+    share: Share | None = None
+    rows: Count | None = None
+    items: Count = 8
+    members: Count = 64
+    seed: NotNegative = 0
+
+    def __post_init__(self) -> None:
+        if self.share is not None and self.rows is not None:
+            raise ValueError("share or rows, not both")
+        if self.file is None and self.share is None and self.rows is None:
+            raise ValueError("a file with gaps, or what to hide: share or rows")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ForecastSeries:
+    """What follows series, scored at ``starts`` starts that lie ``steps`` rows apart at the end of
+    each of ``items`` items of ``file``, or of the ``split`` of the data set; in ``out``."""
+
+    model: str
+    out: Inside
+    file: str | None = None
+    split: Literal["train", "validation", "test"] = "test"
+    steps: Count = 12
+    starts: Count = 1
+    items: Count = 8
+    members: Count = 64
+    seed: NotNegative = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Run:
     """One experiment. A pipeline asks for the sections it needs with `need`."""
 
@@ -261,6 +302,8 @@ class Run:
     evaluate: Evaluate | None = None
     pde_inverse: Inverse | None = None
     forecast: Forecast | None = None
+    impute_series: ImputeSeries | None = None
+    forecast_series: ForecastSeries | None = None
     resume: bool = False
     overwrite: bool = False
     as_json: bool = False
@@ -268,7 +311,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
             raise ValueError("resume or overwrite, not both")
-        draws = (self.recover, self.evaluate, self.pde_inverse, self.forecast)
+        draws = (self.recover, self.evaluate, self.pde_inverse, self.forecast, self.impute_series,
+                 self.forecast_series)  # fmt: skip
         writes = [s.out for s in (self.train, self.fit, *draws) if s is not None]
         if self.data is not None and Path(self.data.store) in map(Path, writes):
             raise ValueError(f"an output that is not the input store {self.data.store!r}")
@@ -298,6 +342,8 @@ SECTIONS = {
     "evaluate": Evaluate,
     "pde_inverse": Inverse,
     "forecast": Forecast,
+    "impute_series": ImputeSeries,
+    "forecast_series": ForecastSeries,
 }
 
 

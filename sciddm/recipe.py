@@ -258,11 +258,15 @@ def opened(data: Data) -> xr.Dataset:
 
 
 def _sized(data: Data) -> dict[str, object]:
-    """Samples and grid of the size that is asked for, where the recipe is at hand and says them."""
+    """Samples and grid, or items, of the size that is asked for, where the recipe is at hand and
+    says them."""
     try:
         sizes = getattr(load(find("datasets", data.recipe), "datasets"), "SIZES", None)
     except InputError:
         return {}
     if not isinstance(sizes, dict) or data.size not in sizes:
         return {}
-    return dict(zip(("samples", "grid"), sizes[data.size], strict=True))
+    size = sizes[data.size]
+    if isinstance(size, int):
+        return {"items": size}
+    return dict(zip(("samples", "grid"), size, strict=True)) if len(size) == 2 else {}
