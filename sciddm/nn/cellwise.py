@@ -35,11 +35,21 @@ class Cellwise(nn.Module):
                 f"Got {inputs} inputs for {rows} rows and a panel of {len(panel)}; expected 1 or 2 "
                 "inputs and a panel with as many rows."
             )
+        if _alike(panel):  # many draws of one series: its cells are read once
+            panel, seen = panel.rows(slice(0, 1)), x.movedim(1, 2)[None]
+        else:
+            seen = x.movedim(1, 2)[:, None]
+        level = log_kappa.float().reshape((1, -1) if log_kappa.numel() == 1 else (len(panel), -1))
         nothing = panel.given(torch.zeros_like(panel.real))
         blank = torch.zeros_like(panel.time, dtype=torch.float32)
-        every = torch.arange(m, device=x.device).expand(rows, -1)
+        every = torch.arange(m, device=x.device).expand(len(panel), -1)
         given = Given(nothing, blank, blank + 1, every, panel.real)
-        seen = x.movedim(1, 2)[:, None].expand(-1, 1, -1, 2).float()
-        level = log_kappa.float().reshape(-1, 1)
+        seen = seen.expand(*seen.shape[:3], 2).float()
         answer: Tensor = self.backbone(seen, level, self.backbone.encode(given))
-        return torch.where(panel.real[:, None], answer, 0.0)
+        return torch.where(panel.real[:, None], answer, 0.0).reshape(rows, 1, m)
+
+
+def _alike(panel: Panel) -> bool:
+    """Whether all rows have the same cells."""
+    parts = (panel.time, panel.channel, panel.real, panel.covariates, panel.static)
+    return all(x is None or bool((x == x[:1]).all()) for x in parts)

@@ -66,6 +66,19 @@ def test_order_and_filling_of_cells_make_no_difference() -> None:
     assert torch.allclose(net(x[1:2, :, :5], level[1:2], short), answer[1:2, :, :5], atol=1e-5)
 
 
+def test_many_rows_of_one_series_are_read_once_and_the_same() -> None:
+    prior, cells = model(), panel()
+    x = torch.randn(4, 1, 7, generator=torch.Generator().manual_seed(1))
+    level = torch.tensor([[0.3], [-1.0], [0.0], [2.0]])
+    assert prior.backbone is not None
+    one = cells.rows(slice(1, 2))
+    many = prior.backbone(x, level, one.repeated(4))
+    beside = prior.backbone(x[:3], level[:3], cells.rows(torch.tensor([1, 0, 1])))
+    assert torch.allclose(many[[0, 2]], beside[[0, 2]], atol=1e-5)
+    same = prior.backbone(x, torch.tensor(0.3), one.repeated(4))
+    assert torch.allclose(same[0], many[0], atol=1e-5)
+
+
 def test_no_value_is_seen_but_the_noised_ones() -> None:
     prior, cells = model(), panel()
     x = torch.randn(3, 1, 7, generator=torch.Generator().manual_seed(1))
