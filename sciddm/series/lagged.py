@@ -136,9 +136,10 @@ def measured(
     values : (n, C), one row a step, NaN where there is none.
     phases : steps in the period, such as 24 hours; 1 for none. first : phase of row 0.
     lags : L, how many lags are kept. support : lag at which they are believed no more; the table is
-        tapered to it by a Parzen window, and is positive at any number of cells where it is <= L.
+        tapered to it by a Parzen window.
     together : share that is kept of what channels say of each other, in [0, 1].
-    level, rest : as of `Lagged`, in units of a channel's variance.
+    level, rest : as of `Lagged`, in units of a channel's variance. The rest is made larger where
+        the table alone, of a record with gaps, is not the covariance of anything.
     slow : the size of each phase is that of the departures from the mean of the last ``slow`` rows,
         so that slow changes do not hide it; None: of the departures from the phase's mean.
     recent, prior : as of `Seasonal`.
@@ -167,8 +168,10 @@ def measured(
     taper = _parzen(torch.arange(lags, dtype=torch.float64) / support)
     apart = torch.diag_embed(table.diagonal(dim1=1, dim2=2))
     table = taper[:, None, None] * torch.lerp(apart, table, together)
+    table = table.float()
     unit = float(table[0].diagonal().mean())
-    law = Lagged(table.float(), step, level * unit, rest * unit)
+    rest = max(rest * unit, -1.01 * _lowest(table.double()))
+    law = Lagged(table, step, level * unit, rest)
     return Seasonal(law, centre.float(), spread.float(), step, recent, prior)
 
 
@@ -200,19 +203,27 @@ def _departure(gap: Tensor, there: Tensor, slow: int) -> Tensor:
 def _autocovariance(y: Tensor, there: Tensor, lags: int) -> Tensor:
     """(L, C, C) of rows (n, C) that are 0 where there is no value.
 
-    Sums over the pairs, divided by those of a whole record times the share of values of the two
-    channels: positive where nothing is missing.
+    Means over the pairs of each lag, times 1 - lag / n: the positive estimate of a whole record.
     """
     n = len(y)
-    share = there.double().mean(0)
-    both = share[:, None] * share[None, :]
     size = 2 ** (n + lags - 1).bit_length()
-    wave = torch.fft.rfft(y, n=size, dim=0)
-    cross = torch.fft.irfft(wave[:, :, None] * wave[:, None, :].conj(), n=size, dim=0)[:lags]
-    table = cross / n / both
-    seen = there.double()
-    table[0] = (y.T @ y) / (seen.T @ seen).clamp_min(1)
-    return table
+
+    def sums(x: Tensor) -> Tensor:
+        wave = torch.fft.rfft(x, n=size, dim=0)
+        cross = wave[:, :, None] * wave[:, None, :].conj()
+        return torch.fft.irfft(cross, n=size, dim=0)[:lags]
+
+    pairs = sums(there.double()).round().clamp_min(1)
+    return sums(y) / pairs * (1 - torch.arange(lags, dtype=y.dtype) / n)[:, None, None]
+
+
+def _lowest(table: Tensor) -> float:
+    """The lowest eigenvalue of the covariance of L steps of all channels."""
+    lags, channels = table.shape[:2]
+    lag = torch.arange(lags)[:, None] - torch.arange(lags)
+    wide = torch.where(lag[:, :, None, None] >= 0, table[lag.abs()], table.mT[lag.abs()])
+    matrix = wide.transpose(1, 2).reshape(lags * channels, lags * channels)
+    return float(torch.linalg.eigvalsh(matrix)[0])
 
 
 def _parzen(u: Tensor) -> Tensor:

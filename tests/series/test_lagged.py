@@ -120,9 +120,11 @@ def test_a_record_tells_its_law() -> None:
 
 
 def test_a_short_record_gives_a_positive_law() -> None:
-    """However few rows and however many channels, by the taper and the sums over whole records."""
-    y = torch.from_numpy(np.random.default_rng(3).standard_normal((50, 6))).cumsum(0)
-    law = measured(y, lags=40, support=45, rest=0.0)
+    """However few rows and however many channels, with gaps between stretches or anywhere."""
+    y = torch.from_numpy(np.random.default_rng(3).standard_normal((150, 6))).cumsum(0)
+    y[50:90] = torch.nan
+    y[torch.rand(150, generator=torch.Generator().manual_seed(1)) < 0.2, 2] = torch.nan
+    law = measured(y, lags=40, support=10**6, rest=0.0)
     panel = windows(1, 6, 40)
     values = torch.linalg.eigvalsh(law.covariance(panel))[0]
     assert float(values.min()) > -1e-6 * float(values.max())
