@@ -18,14 +18,13 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from gluonts.model.estimator import Estimator
 from gluonts.model.forecast import SampleForecast
 from gluonts.model.predictor import Predictor
@@ -36,91 +35,13 @@ from sciddm import model as models
 from sciddm.config import Train
 from sciddm.data import ragged
 from sciddm.data.checks import warn
-from sciddm.data.clock import Clock
 from sciddm.data.items import Item, Items, long_enough
-from sciddm.data.masks import Ahead
-from sciddm.data.measure import Centred
-from sciddm.data.panels import Panels
-from sciddm.data.series import SeriesCodec
 from sciddm.errors import InputError
 from sciddm.model import Model
-from sciddm.nn.sets import SetTransformer
 from sciddm.series.base import SeriesLearner
-from sciddm.series.conditional import Conditional
-from sciddm.series.fitting import fitted, guess
-from sciddm.series.kernel import Intercept, OrnsteinUhlenbeck, Product, Season
-from sciddm.task import Task, View
+from sciddm.series_ahead import Build, Setting, named, usual
 
 Entry = dict[str, Any]
-PERIODS = {
-    "h": (24.0, 168.0),
-    "D": (7.0,),
-    "B": (7.0,),
-    "min": (1440.0,),
-    "ME": (12.0,),
-    "QE": (4.0,),
-}
-"""Periods of a calendar in steps: days and weeks of hours, weeks of days, days of minutes, years of
-months; of business days in days."""
-CALENDAR = {"ME": "months", "QE": "months", "YE": "years"}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a model is asked to forecast: ``horizon`` rows after ``context``, at ``freq``."""
-
-    freq: str
-    horizon: int
-    context: int
-    seed: int = 0
-
-    @property
-    def periods(self) -> tuple[float, ...]:
-        """In steps; of business days, whose steps are days, in days."""
-        offset = to_offset(self.freq)
-        found = PERIODS.get(offset.name.split("-")[0], ())
-        return tuple(p / offset.n for p in found if p > 2 * offset.n)
-
-    def clock(self, items: Items) -> Clock:
-        """Equal steps, those of the calendar where they are months or years; business days are
-        days without equal steps."""
-        kind = to_offset(self.freq).name.split("-")[0]
-        return Clock.of(items, CALENDAR.get(kind, ""), regular=kind != "B")
-
-
-Build = Callable[[Items, Setting], Model]
-
-
-def usual(items: Items, setting: Setting, *, law_steps: int = 100) -> Model:
-    """The model that is trained where none is given: innovations of a seasonal Gaussian law.
-
-    The law (a season that changes, red noise, a level, a white rest) is fitted by likelihood to
-    windows of the items, each about its own mean and in its own s.d.; the network adds what is not
-    Gaussian. Business days are cells in days with nothing at weekends.
-    """
-    clock = setting.clock(items)
-    step = 1.0 if clock.step is None else clock.step
-    window = setting.context + setting.horizon
-    codec = SeriesCodec.fit(
-        items, clock, window=window, item=Centred(), masks=Ahead(setting.horizon)
-    )
-    periods = tuple(step * p for p in setting.periods)
-    level = OrnsteinUhlenbeck(step * setting.horizon)
-    seasons = [p for p in periods if p <= step * setting.context][:1]
-    terms = [Product((Season(p), OrnsteinUhlenbeck(10 * p))) for p in seasons]
-    panels = Panels(items, codec, batch=16, seed=setting.seed)
-    start = guess(
-        panels.at(0), codec.channels, [*terms, level, Intercept()], rank=min(codec.channels - 1, 2)
-    )
-    law = fitted(start, panels.at, steps=law_steps)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setting.seed)
-        backbone = SetTransformer(
-            codec.channels, step, step * window, width=32, periods=periods,
-            covariates=codec.told, static=len(codec.static),
-        )  # fmt: skip
-    sampler = Conditional(backbone, law, codec.channels)
-    return Model(Task(View(items.variables)), codec, sampler)
 
 
 class DiffusionEstimator(Estimator):
@@ -193,9 +114,17 @@ class DiffusionEstimator(Estimator):
             tuple(f"feat_dynamic_real_{k}" for k in range(self.num_feat_dynamic_real)),
             tuple(f"feat_static_real_{k}" for k in range(self.num_feat_static_real)),
         )
-        items = [entries.item(e, n) for n, e in enumerate(dataset)]
+        items, unread = [], set()
+        for number, entry in enumerate(dataset):
+            items.append(entries.item(entry, number))
+            unread |= entries.unread(entry)
         if not items:
             raise InputError(f"The {what} data holds no series; expected at least one entry.")
+        if unread:
+            warn(
+                f"The {what} data holds {', '.join(sorted(unread))}, which are not read; real "
+                "features are, where the estimator is told their numbers (num_feat_static_real)."
+            )
         names = [i.name for i in items]
         if len(set(names)) < len(names):  # several windows of one series
             items = [replace(i, name=f"{i.name} #{n}") for n, i in enumerate(items)]
@@ -329,6 +258,12 @@ class Entries:
             self._static(entry, name),
         )  # fmt: skip
 
+    def unread(self, entry: Entry) -> set[str]:
+        """Features of an entry that no item has."""
+        read = {"feat_dynamic_real"} if self.covariates else set()
+        read |= {"feat_static_real"} if self.static else set()
+        return {k for k in entry if k.startswith(("feat_", "past_feat_"))} - read
+
     def items(self, items: Iterable[Item]) -> Items:
         """Those of `item` together."""
         return Items(self.variables, tuple(items), self.covariates, self.static)
@@ -374,18 +309,6 @@ def varied(items: Items) -> Items:
         raise InputError(f"{line}; expected some that vary to train on.")
     warn(f"{line}; they are left out of training.")
     return items.only([i for i in items if i.name not in set(still)])
-
-
-def named(freq: str) -> str:
-    """The frequency by the name that pandas has for it now. Raises `InputError` for no name."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of old names, which are understood
-            return str(to_offset(freq).freqstr)
-    except ValueError:
-        raise InputError(
-            f"Got the frequency {freq!r}; expected one of pandas, such as 'h', 'D' or 'ME'."
-        ) from None
 
 
 def times(start: pd.Period, rows: int) -> np.ndarray:

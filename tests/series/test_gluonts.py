@@ -32,12 +32,13 @@ from sciddm.data.masks import Ahead
 from sciddm.data.measure import Centred
 from sciddm.data.series import SeriesCodec
 from sciddm.errors import InputError
-from sciddm.gluonts import DiffusionEstimator, DiffusionPredictor, Setting, named, usual
+from sciddm.gluonts import DiffusionEstimator, DiffusionPredictor
 from sciddm.model import Model
 from sciddm.nn.sets import SetTransformer
 from sciddm.series.conditional import Conditional
 from sciddm.series.gp import GaussianSeries
 from sciddm.series.kernel import Mixed, OrnsteinUhlenbeck, Term
+from sciddm.series_ahead import Setting, named, usual
 from sciddm.task import Task, View
 
 HORIZON, CONTEXT, RATE = 4, 12, 0.8
@@ -290,6 +291,8 @@ def test_one_line_for_what_cannot_be_read() -> None:
         estimator().train([good, good | {"target": 0 * x, "item_id": "c"}])
     with pytest.raises(InputError, match="1 of 1 items are constant: 'a'; expected some"):
         estimator().train([good | {"target": 0 * x}])
+    with pytest.warns(UserWarning, match="holds feat_static_cat, which are not read"):
+        estimator().train([good | {"feat_static_cat": np.array([1])}])
     with pytest.raises(InputError, match="The training data holds no series"):
         estimator().train([])
     with pytest.raises(InputError, match="Got the frequency 'fortnight'"):
