@@ -113,7 +113,7 @@ def own(items: Items) -> Model:
     """A law of the file's own known values, regular where its rows are."""
     from sciddm import series_law
 
-    return series_law.model(items, clock_of(items))
+    return series_law.model(items, clock_of(items), cells=120, batch=8, steps=150)
 
 
 def clock_of(items: Items) -> Any:  # noqa: ANN401
