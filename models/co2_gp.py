@@ -38,7 +38,7 @@ from sciddm.series.kernel import (
     Term,
 )
 from sciddm.series_law import parts, windowed
-from sciddm.task import Task, View
+from sciddm.task import Lead, Task, View
 
 YEAR = 365.2425
 """Days."""
@@ -51,10 +51,10 @@ def build(ds: xr.Dataset, *, variable: str = "co2", steps: int = 60) -> sciddm.M
 
 def fit(train: Items, *, steps: int = 60, cells: int = 200, window: int = 320) -> sciddm.Model:
     """The likeliest law of items of one variable, by windows of ``cells`` values."""
-    clock = Clock.of(train, "days", regular=False)
+    clock = Clock.of(train, "days", regular=True)
     codec = SeriesCodec.fit(train, clock, window=window)
     law = fitted(start(), parts(windowed(codec, train, cells), 8), steps=steps, rate=0.1)
-    task = Task(View(codec.names), sample="item")
+    task = Task(View(codec.names), sample="item", lead=Lead(clock.step or 1.0, clock.unit))
     return sciddm.Model(task, codec, GaussianSeries(law))
 
 
