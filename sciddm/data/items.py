@@ -293,10 +293,9 @@ def of(
 
     if isinstance(source, Items):
         return source
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if not tables.is_table(path):
-            source = schema.open_any(path)
+    came = ""
+    if isinstance(source, str | Path) and not tables.is_table(Path(source)):
+        came, source = f"{source}: ", schema.open_any(Path(source))
     how = columns.How(
         item, (time,) if isinstance(time, str) and time else tuple(time),
         (target,) if isinstance(target, str) else tuple(target), tuple(covariates), tuple(static),
@@ -304,7 +303,10 @@ def of(
         keep,
     )  # fmt: skip
     if isinstance(source, xr.Dataset | xr.DataArray):
-        return ragged.read(source, how)
+        try:
+            return ragged.read(source, how)
+        except InputError as error:
+            raise InputError(f"{came}{error}") from error
     if isinstance(source, str | Path | pd.DataFrame | pd.Series):
         return tables.read(source, how)
     raise InputError(

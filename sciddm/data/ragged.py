@@ -245,8 +245,8 @@ def _time(ds: xr.Dataset, dims: tuple[str, ...]) -> str:
     if len(usual) == 1:
         return usual[0]
     raise InputError(
-        f"No time among {sorted(map(str, ds.variables))}; expected a dim or coordinate of that "
-        "name, or standard_name = 'time': name it by time."
+        "No dates along a dim; expected a dim or coordinate 'time', or one of that standard_name: "
+        f"name it by time.{nearest('time', map(str, ds.variables))}"
     )
 
 

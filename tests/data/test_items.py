@@ -453,6 +453,14 @@ def test_real_traps_are_refused(file: str, how: dict[str, Any], said: str) -> No
 
 
 @real
+def test_a_fault_of_a_file_names_the_file() -> None:
+    path = DATA / "stations" / "Boulder.temp.1897-2014.nc"
+    with pytest.raises(InputError, match=r"Boulder.*time_format='%Y%m'"):
+        items.of(path, target="temp")
+    assert len(items.of(path, target="temp", time_format="%Y%m").items[0]) == 1416
+
+
+@real
 @pytest.mark.filterwarnings("ignore::sciddm.data.checks.DataWarning")
 def test_real_files_are_read_right() -> None:
     co2 = items.of(DATA / "series/co2.csv", time_format="%Y%m%d").items[0]

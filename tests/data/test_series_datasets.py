@@ -341,6 +341,7 @@ def test_profiles_hold_good_values_only(tmp_path: Path) -> None:
     assert sum(int(np.isfinite(i.values[:, 1]).sum()) for i in mine) == salty
     old = [i for i in found if i.name.startswith("13857")]
     assert all(np.isnan(i.values[:, 1]).all() for i in old)
+    assert sum(i.seen for i in old) == 14148  # seven of flag 3, probably bad, are left out
     assert all((np.diff(i.time) > 0).all() for i in found)
 
 
