@@ -49,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         parts.append(part)
     frame = pd.concat(parts)
     frame.to_csv("truth.csv", index=False)
-    frame.loc[30:37, "level"] = np.nan
+    frame.loc[frame.index.isin(range(30, 38)), "level"] = np.nan
     frame.to_csv("gauges.csv", index=False)
     store.write(ragged.dataset(of(frame), ragged.Labelled()), "gauges.zarr")
     return tmp_path
