@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from sciddm.errors import InputError
 
@@ -68,6 +69,51 @@ class Asinh(Warp):
 
     def slope(self, x: Numbers) -> Numbers:
         return np.asarray(1 / np.sqrt(x**2 + self.width**2))
+
+
+@dataclass(frozen=True, eq=False)
+class NormalScore(Warp):
+    """The normal quantile of a value's rank in the training data, linear between knots.
+
+    values : (K,) rising. scores : (K,) rising. Beyond the ends it goes on with the slopes there,
+    and `back` stays within them: what is drawn lies in the range of the training data.
+    """
+
+    values: Numbers
+    scores: Numbers
+
+    @staticmethod
+    def fit(x: Numbers, knots: int = 33) -> NormalScore:
+        """Of values ``x`` (any shape, NaN where unknown); equal ones share the middle of their
+        ranks. Raises `InputError` for fewer than two different values."""
+        known = np.sort(x[np.isfinite(x)])
+        values, first, count = np.unique(known, return_index=True, return_counts=True)
+        if len(values) < 2:
+            raise InputError("Got a constant for normal scores; expected values that differ.")
+        middle = (first + 0.5 * count) / len(known)
+        if len(values) > knots:
+            near = np.searchsorted(middle, (np.arange(knots) + 0.5) / knots)
+            keep = np.unique(np.concatenate([[0, len(values) - 1], near.clip(0, len(values) - 1)]))
+            values, middle = values[keep], middle[keep]
+        low = 0.5 / len(known)
+        return NormalScore(values, np.asarray(ndtri(middle.clip(low, 1 - low))))
+
+    def forward(self, x: Numbers) -> Numbers:
+        left, right = self._slopes[[0, -1]]
+        out = np.interp(x, self.values, self.scores)
+        out = np.where(x < self.values[0], self.scores[0] + left * (x - self.values[0]), out)
+        return np.where(x > self.values[-1], self.scores[-1] + right * (x - self.values[-1]), out)
+
+    def back(self, y: Numbers) -> Numbers:
+        return np.asarray(np.interp(y, self.scores, self.values))
+
+    def slope(self, x: Numbers) -> Numbers:
+        place = np.searchsorted(self.values, np.nan_to_num(x)) - 1
+        return np.asarray(self._slopes[place.clip(0, len(self._slopes) - 1)])
+
+    @property
+    def _slopes(self) -> Numbers:
+        return np.asarray(np.diff(self.scores) / np.diff(self.values))
 
 
 class Scale(ABC):
