@@ -37,7 +37,8 @@ from sciddm.series import (
     fitted,
     posterior,
 )
-from sciddm.series.baselines import Floor, Held, Line, pooled
+from sciddm.series.baselines import Floor, Held, Line, MeanOf, Walk, pooled
+from sciddm.series.baselines import spread as gaussian
 from sciddm.series.conditional import Conditional
 from sciddm.series.fitting import guess, median_gap
 from sciddm.series.kernel import Matern32, Mixed, OrnsteinUhlenbeck, Shape, SquaredExponential, Term
@@ -219,7 +220,7 @@ def case(shape: Shape, seed: int, size: Size) -> Result:
     scores: dict[str, dict[str, Score]] = {}
     for task, mask in TASKS.items():
         whole = mask(test, seed)
-        extra = baselines(mask(train, seed + 50))
+        extra = baselines(mask(train, seed + 50), law)
         for name, sampler in (samplers | extra | learned).items():
             few = size.scored if name in learned or name == BASE else size.test
             panel = whole.rows(slice(0, few))
@@ -240,12 +241,15 @@ def fit(train: Panel, shapes: Sequence[Shape]) -> Mixed:
     return law
 
 
-def baselines(train: Panel) -> dict[str, SeriesSampler]:
-    """Samplers without a law, their residuals those of the same task on training series."""
+def baselines(train: Panel, law: Mixed) -> dict[str, SeriesSampler]:
+    """What needs no law, and a point forecast; residuals are those of the same task in training."""
     edges = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+    few, mean = [train.rows(slice(0, 256))], MeanOf(GaussianSeries(law))
     return {
+        "kriging mean + Gaussian residuals": Floor(mean, gaussian(mean, few, edges)),
         "linear interpolation + residuals": Floor(Line(), pooled(Line(), [train], edges)),
         "naive + residuals": Floor(Held(), pooled(Held(), [train], edges)),
+        "bootstrap random walk": Walk(),
     }
 
 
