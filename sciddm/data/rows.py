@@ -108,7 +108,7 @@ def remark(items: Items) -> None:
     """Say what may be right and is often not: constant series, absent rows."""
     flat = [
         (i.name, v) for i in items for v, x in zip(items.variables, i.values.T, strict=True)
-        if np.isfinite(x).sum() > 2 and np.nanmin(x) == np.nanmax(x)
+        if np.isfinite(x).sum() > max(2, len(x) / 2) and np.nanmin(x) == np.nanmax(x)
     ]  # fmt: skip
     if flat:
         more = f" ({len(flat)} such series)" if len(flat) > 1 else ""
