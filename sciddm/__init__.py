@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sciddm import ensemble, footprint, plot, rollout, score
+    from sciddm.anomalies import anomaly
     from sciddm.ensemble import Job
     from sciddm.equation import Residual, residual
     from sciddm.errors import InputError, RunError
@@ -46,6 +47,7 @@ _HOME = {
     "RunError": "errors",
     "Task": "task",
     "View": "task",
+    "anomaly": "anomalies",
     "exceedance": "probability",
     "forecast": "facade",
     "generate": "facade",
@@ -69,6 +71,7 @@ __all__ = [
     "RunError",
     "Task",
     "View",
+    "anomaly",
     "ensemble",
     "exceedance",
     "footprint",

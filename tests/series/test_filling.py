@@ -11,19 +11,17 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
 import sciddm as sd
-from sciddm import completion, filling, train
+from sciddm import completion, filling
 from sciddm.completion import Completion, windows
-from sciddm.config import Train
 from sciddm.data import masks, measure, ragged
 from sciddm.data.clock import Clock
 from sciddm.data.items import Item, Items, of
 from sciddm.data.series import SeriesCodec
 from sciddm.errors import InputError, RunError
 from sciddm.random import Streams
-from sciddm.series.base import SeriesLearner
 from sciddm.series.gp import GaussianSeries
 from sciddm.series.kernel import Matern32, Mixed, OrnsteinUhlenbeck, Term
 from sciddm.series.panel import Panel
@@ -341,78 +339,24 @@ def test_an_item_without_values_is_skipped_by_name() -> None:
     assert sorted(out["item_id"].unique()) == ["s0", "s2"]
 
 
-class Scaled(SeriesLearner):
-    """The exact law with a spread and a shift that are learned by the likelihood of the cells."""
-
-    def __init__(self, free: nn.Linear) -> None:
-        nn.Module.__init__(self)
-        self.free = free
-
-    @property
-    def evaluations(self) -> float:
-        return 1.0
-
-    def draw(self, panel: Panel, rng: Streams) -> Tensor:
-        noise = rng.at("x").normal(panel.time.new_zeros(len(rng.members), panel.cells))
-        x = self.free.bias.double() + self.free.weight.double()[0] * noise
-        return torch.where(panel.known, panel.value, x)[None]
-
-    def loss(self, panel: Panel, rng: Streams, share: float) -> Tensor:
-        shift, spread = self.free.bias.double(), self.free.weight.double().abs()[0] + 1e-6
-        z = (panel.value + 0.1 * rng.normal(panel.value) - shift) / spread
-        each = torch.where(panel.wanted, 0.5 * z.square() + spread.log(), 0.0)
-        return each.sum(1) / panel.wanted.sum(1)
-
-
-NUMBERS = Train(
-    out="model", run="run", steps=40, batch=8, learning_rate=0.07, ema=0.8, checkpoint_every=10,
-    validation_every=20, accelerator="cpu",
-)  # fmt: skip
-
-
-def learned(items: Items, regular: bool = True) -> tuple[sd.Model, xr.Dataset]:
-    layer = nn.Linear(1, 1)
-    nn.init.constant_(layer.weight, 2.0)
-    nn.init.constant_(layer.bias, 1.0)
-    ds = ragged.dataset(items, ragged.Labelled(obs="" if regular else "obs"))
-    splits = {"train": [0, 6], "validation": [6, 8], "test": [8, 9]}
-    ds.attrs |= {"sciddm_sample_dim": "item", "sciddm_splits": splits}
-    clock, law = Clock.of(items, regular=regular), masks.Share(0.2, 0.8)
-    made = SeriesCodec.fit(of(ds).split("train"), clock, window=20, masks=law)
-    return sd.Model(sd.Task(sd.View(("target",)), sample="item"), made, Scaled(layer)), ds
-
-
-@pytest.mark.parametrize("regular", [True, False])
-def test_a_resumed_training_is_the_uninterrupted_one(
-    regular: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    items = series(count=9)
-    whole = train.fit(*learned(items, regular), NUMBERS)
-    free = whole.sampler.free  # type: ignore[union-attr]
-    assert abs(float(free.bias)) < 0.3 and 0.8 < float(free.weight.abs()) < 1.3
-    short = replace(NUMBERS, run="again")
-    calls = {"n": 0}
-    usual = Scaled.loss
-
-    def dies(self: Scaled, panel: Panel, rng: Streams, share: float) -> Tensor:
-        calls["n"] += 1
-        if calls["n"] == 27:
-            raise KeyboardInterrupt
-        return usual(self, panel, rng, share)
-
-    monkeypatch.setattr(Scaled, "loss", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train.fit(*learned(items, regular), short)
-    monkeypatch.setattr(Scaled, "loss", usual)
-    again = train.fit(*learned(items, regular), short, resume=True)
-    for a, b in zip(whole.series.parameters(), again.series.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_model_without_weights_is_not_trained(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="GaussianSeries, which has no weights"):
-        train.fit(model(), learned(series(count=9))[1], replace(NUMBERS, run=str(tmp_path / "r")))
+def test_a_spike_is_the_strangest_stretch() -> None:
+    items, made = series(rows=120, count=2, seed=9), model()
+    values = np.where(np.isnan(items.items[0].values), 10.0, items.items[0].values)
+    odd = values.copy()
+    odd[77] += 40
+    train = items.only([replace(items.items[0], values=values)])
+    test = items.only([replace(items.items[0], values=odd)])
+    for more in ({}, {"against": train}):
+        out = sd.anomaly(made, ragged.dataset(test, ragged.Labelled()), rows=16, every=4, **more)
+        at = pd.Timestamp(out["time"].values[int(np.argmax(out["anomaly"].values[0]))])
+        assert pd.Timestamp(START + 77 * HOUR) <= at < pd.Timestamp(START + 93 * HOUR)
+    part = train.items[0].rows(slice(4, 20))
+    scores = sd.anomaly(made, train.only([part]), rows=16).items[0].values
+    mean, cov = textbook(replace(part, values=np.full((16, 1), np.nan)), made.cells)
+    z = (part.values[:, 0] - mean) / made.cells.std
+    cov = cov / made.cells.std**2
+    nats = 0.5 * (z @ np.linalg.solve(cov, z) + np.linalg.slogdet(2 * np.pi * cov)[1]) / 16
+    assert scores[0, 0] == pytest.approx(nats, rel=1e-6)
 
 
 def test_a_model_of_series_is_saved_and_refuses_fields(tmp_path: Path) -> None:
