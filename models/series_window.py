@@ -59,6 +59,7 @@ def build(
     readers: int = 2,
     writers: int = 2,
     apart: bool = False,
+    patch: int = 1,
     periods: tuple[float, ...] = (),
     steps: int = 12,
     copies: int = 4,
@@ -70,7 +71,7 @@ def build(
     a share of all values within ``hidden``. ``phases`` rows make a period; ``support``,
     ``together``, ``level``, ``rest``, ``slow`` (0 for none), ``recent`` and ``prior`` are those of
     `sciddm.series.lagged.measured`. ``periods`` in units of time are told to the network, which
-    reads the variables ``apart`` or together.
+    reads the variables ``apart`` or together, ``patch`` rows at a time.
     """
     train = items.of(ds, target=variables).split("train")
     clock = Clock.of(train, unit, regular=True)
@@ -92,7 +93,7 @@ def build(
         torch.manual_seed(seed)
         net = StepTransformer(
             codec.channels, clock.step, window * clock.step, width, heads, readers, writers, apart,
-            periods,
+            patch, periods,
         )  # fmt: skip
         sampler = Conditional(net, law, codec.channels, steps=steps, copies=copies)
     return sciddm.Model(task, codec, sampler)

@@ -1,8 +1,8 @@
-r"""A transformer over the steps of a regular series: one token a step, all channels in it.
+r"""A transformer over the steps of a regular series: a token is a step or a few of them.
 
-A token holds what is known of each channel at its step, and what the law says of the rest; values
+A token holds what is known of each channel at its steps, and what the law says of the rest; values
 are counted from the mean of the channel's known values, so a series at another level is read alike.
-The steps of the context are read once; of the wanted cells only the steps that hold one are passed
+The steps of the context are read once; of the wanted cells only the tokens that hold one are passed
 through the network for each member and noise level, and attend to all steps. The cost is that of
 the steps, not of the cells: a week of hours of seven channels is 168 tokens, not 1176.
 
@@ -32,12 +32,12 @@ from sciddm.series.panel import Panel
 class Stepped(NamedTuple):
     """What is kept of a panel: attention of the blocks, and where the wanted cells are.
 
-    steps : (T,) those with a wanted cell in any series. place : (B, h) of the wanted cells.
+    tokens : (T,) those with a wanted cell in any series. place : (B, h) of the wanted cells.
     middle : (B, h) mean of the known values of their channels.
     """
 
     attention: Memory
-    steps: Tensor
+    tokens: Tensor
     place: Tensor
     wanted: Tensor
     middle: Tensor
@@ -56,6 +56,7 @@ class StepTransformer(Backbone):
     apart : channels are read and written one by one, with the same weights and a number of their
         own for each; what they say of each other is left to the law. For records too short to
         learn it.
+    patch : steps of one token; it divides the steps of a panel.
     periods : known periods in absolute time, such as 24 and 168 for hours.
     covariates, static : numbers of each that a panel has.
 
@@ -72,6 +73,7 @@ class StepTransformer(Backbone):
         readers: int = 2,
         writers: int = 2,
         apart: bool = False,
+        patch: int = 1,
         periods: tuple[float, ...] = (),
         covariates: int = 0,
         static: int = 0,
@@ -84,9 +86,9 @@ class StepTransformer(Backbone):
             )
         self.channels, self.shortest, self.longest = channels, shortest, longest
         self.width, self.heads, self.readers, self.writers = width, heads, readers, writers
-        self.apart, self.periods = apart, tuple(periods)
+        self.apart, self.patch, self.periods = apart, patch, tuple(periods)
         self.covariates, self.static = covariates, static
-        together = 1 if apart else channels
+        together = patch if apart else patch * channels
         inputs = 5 * together + 2 * len(self.periods) + covariates + static
         self.lift = nn.Linear(inputs, width)
         self.own = nn.Parameter(torch.zeros(channels, width)) if apart else None
@@ -109,10 +111,14 @@ class StepTransformer(Backbone):
                 "channels on one regular grid. Use SetTransformer for irregular cells."
             )
         n = panel.dense[1]
+        if n % self.patch:
+            raise InputError(
+                f"Got windows of {n} steps for tokens of {self.patch}; expected a multiple of it."
+            )
         tokens, middle = self._tokens(given)
         live = self._any(panel.real, n)
         live = live | ~live.any(1, keepdim=True)
-        time = panel.time[:, :n] - panel.time[:, :1]
+        time = panel.time[:, : n : self.patch] - panel.time[:, :1]
         if self.apart:
             time = time.repeat_interleave(self.channels, dim=0)
         turn, seen = self._turn(time), mask(live)
@@ -123,13 +129,13 @@ class StepTransformer(Backbone):
         looks = [block.look for block in self.writer if isinstance(block, Writer)]
         pairs = [look.keys(x, Turn(*(v[:, None] for v in turn))) for look in looks]
         wanted = self._any(panel.wanted, n)
-        steps = wanted.any(0).nonzero()[:, 0]
-        own = wanted | ~wanted.any(1, keepdim=True)  # another series' steps are not seen
-        at = Turn(*(v[:, steps] for v in turn))
+        some = wanted.any(0).nonzero()[:, 0]
+        own = wanted | ~wanted.any(1, keepdim=True)  # another series' tokens are not seen
+        at = Turn(*(v[:, some] for v in turn))
         keys, values = tuple(k for k, _ in pairs), tuple(v for _, v in pairs)
-        attention = Memory(keys, values, seen, x[:, None, steps], at, mask(own[:, steps]))
+        attention = Memory(keys, values, seen, x[:, None, some], at, mask(own[:, some]))
         middle = middle[:, :, None].expand(-1, -1, n).flatten(1)
-        return Stepped(attention, steps, given.index, given.wanted, given.at(middle), n)
+        return Stepped(attention, some, given.index, given.wanted, given.at(middle), n)
 
     def forward(self, x: Tensor, log_kappa: Tensor, memory: Stepped) -> Tensor:
         rows, members, h = x.shape[:3]
@@ -142,24 +148,27 @@ class StepTransformer(Backbone):
         at = memory.place[:, None].expand(rows, members, h)
         grid = x.new_zeros(rows, members, 2, self.channels * memory.length)
         grid = grid.scatter(3, at[:, :, None].expand_as(seen), seen * wanted[:, :, None])
-        grid = grid.unflatten(3, (self.channels, -1))[..., memory.steps]
-        if self.apart:
-            numbers = grid.movedim(3, 1).flatten(0, 1).transpose(2, 3)  # (B C, M, T, 2)
-        else:
-            numbers = grid.flatten(2, 3).transpose(2, 3)
-        hidden = memory.attention.tokens + self.enter(numbers)
+        split = (self.channels, -1, self.patch)
+        grid = grid.unflatten(3, split)[..., memory.tokens, :]  # (B, M, 2, C, T, patch)
+        rest = grid.movedim(3, 1).flatten(0, 1).unsqueeze(3) if self.apart else grid
+        grid = rest.movedim(4, 2)
+        hidden = memory.attention.tokens + self.enter(grid.flatten(3))
         for k, block in enumerate(self.writer):
             hidden = block(hidden, level, memory.attention, k)
-        answer = self.head(nn.functional.gelu(self.norm(hidden))).transpose(2, 3)
+        answer = self.head(nn.functional.gelu(self.norm(hidden)))
         if self.apart:
-            answer = answer.squeeze(2).unflatten(0, (rows, -1)).transpose(1, 2)
-        full = answer.new_zeros(rows, members, self.channels, memory.length)
-        full = full.index_copy(3, memory.steps, answer)
+            answer = answer.unflatten(0, (rows, -1)).transpose(1, 2)
+        else:
+            answer = answer.unflatten(3, (self.channels, -1)).transpose(2, 3)
+        full = answer.new_zeros(
+            rows, members, self.channels, memory.length // self.patch, self.patch
+        )
+        full = full.index_copy(3, memory.tokens, answer)
         out: Tensor = full.flatten(2).gather(2, at)
         return out
 
     def _tokens(self, given: Given) -> tuple[Tensor, Tensor]:
-        """(B, n, width) of all steps, without the noise; and the means of the known (B, C)."""
+        """(B or B C, T, width) of all steps, without the noise; means of the known (B, C)."""
         panel = given.panel
         assert panel.dense is not None
         n = panel.dense[1]
@@ -176,12 +185,12 @@ class StepTransformer(Backbone):
         std = grid(given.std)
         parts = [known, known * mean, mean, std, std.clamp_min(1e-2).log()]
         cells = torch.stack(parts, dim=2)  # (B, C, 5, n)
-        shared = [cells.flatten(1, 2)]
-        if self.apart:
-            shared = [cells.flatten(0, 1)]
+        cells = cells.flatten(0, 1) if self.apart else cells.flatten(1, 2)
+        shared = [cells.unflatten(2, (-1, self.patch)).transpose(1, 2).flatten(2)]
         for more in self._told(panel, n):
-            shared.append(more.repeat_interleave(self.channels, dim=0) if self.apart else more)
-        tokens: Tensor = self.lift(torch.cat(shared, dim=1).transpose(1, 2))
+            steps = more[:, :, :: self.patch].transpose(1, 2)
+            shared.append(steps.repeat_interleave(self.channels, dim=0) if self.apart else steps)
+        tokens: Tensor = self.lift(torch.cat(shared, dim=2))
         if self.own is not None:
             tokens = tokens + self.own.repeat(len(panel), 1)[:, None]
         return tokens, middle
@@ -205,8 +214,8 @@ class StepTransformer(Backbone):
         return parts
 
     def _any(self, cells: Tensor, n: int) -> Tensor:
-        """(B, n) whether a step has one of the cells (B, m); (B C, n) where channels are apart."""
-        grid = cells.view(-1, self.channels, n)
+        """(B, T) whether a token has one of the cells (B, m); (B C, T) where channels are apart."""
+        grid = cells.view(-1, self.channels, n // self.patch, self.patch).any(3)
         return grid.flatten(0, 1) if self.apart else grid.any(1)
 
     def _turn(self, time: Tensor) -> Turn:

@@ -19,9 +19,13 @@ from sciddm.series.panel import Panel
 C, N, B, M = 3, 10, 4, 2
 
 
-def network(loud: bool = True, apart: bool = False, **numbers: int) -> StepTransformer:
+def network(
+    loud: bool = True, apart: bool = False, patch: int = 1, **numbers: int
+) -> StepTransformer:
     torch.manual_seed(0)
-    net = StepTransformer(C, 1.0, 10.0, width=16, heads=2, periods=(24.0,), apart=apart, **numbers)
+    net = StepTransformer(
+        C, 1.0, 10.0, width=16, heads=2, periods=(24.0,), apart=apart, patch=patch, **numbers
+    )
     if loud:
         for name, weight in net.named_parameters():
             if "head" in name or "level" in name:
@@ -67,16 +71,19 @@ def answer(net: StepTransformer, seen: Given, x: Tensor, level: Tensor | None = 
     return torch.where(seen.wanted[:, None], out, 0.0)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_an_untrained_network_is_silent(apart: bool) -> None:
+@pytest.mark.parametrize(("apart", "patch"), [(False, 1), (True, 1), (False, 5), (True, 2)])
+def test_an_untrained_network_is_silent(apart: bool, patch: int) -> None:
     seen = given(panel())
-    assert float(answer(network(loud=False, apart=apart), seen, asked(seen)).abs().max()) == 0
-    assert float(answer(network(apart=apart), seen, asked(seen)).abs().max()) > 0.1
+    assert (
+        float(answer(network(loud=False, apart=apart, patch=patch), seen, asked(seen)).abs().max())
+        == 0
+    )
+    assert float(answer(network(apart=apart, patch=patch), seen, asked(seen)).abs().max()) > 0.1
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_members_and_series_do_not_see_one_another(apart: bool) -> None:
-    net, full = network(apart=apart), panel()
+@pytest.mark.parametrize(("apart", "patch"), [(False, 1), (True, 1), (False, 5), (True, 2)])
+def test_members_and_series_do_not_see_one_another(apart: bool, patch: int) -> None:
+    net, full = network(apart=apart, patch=patch), panel()
     seen = given(full)
     x, level = asked(seen), torch.linspace(-2, 1, B * M).view(B, M)
     whole = answer(net, seen, x, level)
@@ -87,18 +94,18 @@ def test_members_and_series_do_not_see_one_another(apart: bool) -> None:
         assert torch.allclose(one[0, 0], whole[i, 1, :h], atol=1e-5)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_one_level_for_all_is_that_level_for_each(apart: bool) -> None:
-    net, seen = network(apart=apart), given(panel())
+@pytest.mark.parametrize(("apart", "patch"), [(False, 1), (True, 1), (False, 5), (True, 2)])
+def test_one_level_for_all_is_that_level_for_each(apart: bool, patch: int) -> None:
+    net, seen = network(apart=apart, patch=patch), given(panel())
     x = asked(seen)
     one = answer(net, seen, x, torch.full((1, 1), 0.7))
     assert torch.allclose(one, answer(net, seen, x, torch.full((B, M), 0.7)), atol=1e-5)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_series_at_another_level_is_read_alike(apart: bool) -> None:
+@pytest.mark.parametrize(("apart", "patch"), [(False, 1), (True, 1), (False, 5), (True, 2)])
+def test_a_series_at_another_level_is_read_alike(apart: bool, patch: int) -> None:
     """What is added to all values of a channel, known, expected and proposed, is not seen."""
-    net, seen = network(apart=apart), given(panel())
+    net, seen = network(apart=apart, patch=patch), given(panel())
     x = asked(seen)
     more = torch.tensor([5.0, -2.0, 0.5])[seen.panel.channel]
     value = torch.where(seen.panel.known, seen.panel.value + more, 0.0)
@@ -107,18 +114,18 @@ def test_a_series_at_another_level_is_read_alike(apart: bool) -> None:
     assert torch.allclose(answer(net, moved, y), answer(net, seen, x), atol=1e-4)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_the_order_of_wanted_cells_does_not_matter(apart: bool) -> None:
-    net, seen = network(apart=apart), given(panel())
+@pytest.mark.parametrize(("apart", "patch"), [(False, 1), (True, 1), (False, 5), (True, 2)])
+def test_the_order_of_wanted_cells_does_not_matter(apart: bool, patch: int) -> None:
+    net, seen = network(apart=apart, patch=patch), given(panel())
     x = asked(seen)
     turned = replace(seen, index=seen.index.flip(1), wanted=seen.wanted.flip(1))
     assert torch.allclose(answer(net, turned, x.flip(2)).flip(2), answer(net, seen, x), atol=1e-5)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_what_fills_a_row_has_no_effect(apart: bool) -> None:
+@pytest.mark.parametrize(("apart", "patch"), [(False, 1), (True, 1), (False, 5), (True, 2)])
+def test_what_fills_a_row_has_no_effect(apart: bool, patch: int) -> None:
     """Filled wanted cells, and steps in front that are not real."""
-    net, full = network(apart=apart), panel()
+    net, full = network(apart=apart, patch=patch), panel()
     seen = given(full)
     x = asked(seen)
     other = torch.where(seen.wanted[:, None, :, None], x, 7.0)
@@ -136,7 +143,7 @@ def test_what_fills_a_row_has_no_effect(apart: bool) -> None:
 def test_a_forecast_passes_only_the_steps_ahead() -> None:
     last = (torch.arange(N) >= N - 2).repeat(C).expand(B, -1)
     memory = network().encode(given(panel().given(~last)))
-    assert memory.steps.tolist() == [N - 2, N - 1]
+    assert memory.tokens.tolist() == [N - 2, N - 1]
 
 
 def missed(model: Conditional, full: Panel) -> float:
@@ -180,5 +187,7 @@ def test_what_it_cannot_read_is_refused() -> None:
         network().encode(scattered)
     with pytest.raises(InputError, match="expects 2 covariates"):
         network(covariates=2).encode(given(panel()))
+    with pytest.raises(InputError, match="windows of 10 steps for tokens of 4"):
+        network(patch=4).encode(given(panel()))
     with pytest.raises(InputError, match="multiple of twice the heads"):
         StepTransformer(C, 1.0, 10.0, width=18, heads=4)
