@@ -27,6 +27,7 @@ from sciddm.series.gp import GaussianSeries
 from sciddm.series.markov import MarkovSeries
 from sciddm.series.prior import FunctionPrior
 from sciddm.series.refine import Refined
+from sciddm.series.swelling import Swelling
 from sciddm.spacetime import SpaceTime
 from sciddm.task import Lead, Task, View
 from sciddm.wavelet import DWT
@@ -135,6 +136,7 @@ CLASSES: dict[str, type] = {
         kernel.Wiener,
         kernel.Slope,
         kernel.Intercept,
+        Swelling,
         lagged.Lagged,
         lagged.Seasonal,
         GaussianSeries,
