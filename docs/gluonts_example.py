@@ -74,7 +74,7 @@ def estimators(folder: str, steps: int, epochs: int, seed: int = 0) -> dict[str,
 
 
 def compared(
-    table: pd.DataFrame, steps: int = 400, epochs: int = 8, seed: int = 0
+    table: pd.DataFrame, steps: int = 600, epochs: int = 8, seed: int = 0
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Scores of the last days, a row a forecaster, and the predictors."""
     dataset = PandasDataset.from_long_dataframe(

@@ -72,8 +72,8 @@ class DiffusionEstimator(Estimator):
         num_feat_dynamic_real: int = 0,
         num_feat_static_real: int = 0,
         steps: int = 1000,
-        batch_size: int = 32,
-        lr: float = 1e-3,
+        batch_size: int = 16,
+        lr: float = 2e-3,
         seed: int = 0,
         build: Build = usual,
     ) -> None:

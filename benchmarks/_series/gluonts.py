@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # gluonts counts series on the screen
 
 import numpy as np
 import xarray as xr
@@ -115,7 +118,7 @@ def run(report: Report, quick: bool) -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     script = example()
-    size = {"items": 8, "days": 60, "steps": 400, "epochs": 8}
+    size = {"items": 8, "days": 60, "steps": 600, "epochs": 8}
     if quick:
         size = {"items": 4, "days": 20, "steps": 40, "epochs": 1}
     found = [seed_rows(script, seed, size) for seed in range(1 if quick else 3)]
