@@ -70,8 +70,8 @@ class Size:
     few: int
 
 
-WHOLE = Size(3, 1024, 200, 96, 32, 4096, 1024)
-QUICK = Size(1, 512, 20, 48, 10, 4096, 768)
+WHOLE = Size(3, 4096, 200, 96, 32, 2048, 1024)
+QUICK = Size(1, 4096, 20, 48, 10, 2048, 768)
 
 
 def run(report: Report, quick: bool) -> None:
@@ -220,7 +220,7 @@ def case(shape: Shape, seed: int, size: Size) -> Result:
     scores: dict[str, dict[str, Score]] = {}
     for task, mask in TASKS.items():
         whole = mask(test, seed)
-        extra = baselines(mask(train, seed + 50), law)
+        extra = baselines(mask(train.rows(slice(0, 1024)), seed + 50), law)
         for name, sampler in (samplers | extra | learned).items():
             few = size.scored if name in learned or name == BASE else size.test
             panel = whole.rows(slice(0, few))
@@ -236,7 +236,7 @@ def case(shape: Shape, seed: int, size: Size) -> Result:
 
 
 def fit(train: Panel, shapes: Sequence[Shape]) -> Mixed:
-    law: Law = fitted(guess(train, 1, shapes, rest=0.02, centred=True), train)
+    law: Law = fitted(guess(train, 1, shapes, rest=0.02, centred=True), train, steps=100, batch=64)
     assert isinstance(law, Mixed)
     return law
 
