@@ -235,6 +235,7 @@ def _series(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", metavar="NAME", help="column of times [by usual names]")
     parser.add_argument("--target", nargs="+", metavar="NAME", help="columns of values [numbers]")
     parser.add_argument("--time-format", metavar="FORM", help="of times, such as %%m/%%d/%%Y")
+    parser.add_argument("--sort", action="store_true", help="put rows in order of time")
     parser.add_argument(
         "--interval", type=_level, nargs="+", metavar="P", help="of a table's bounds [0.9]"
     )

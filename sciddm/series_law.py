@@ -23,6 +23,8 @@ from sciddm.series.kernel import Matern32, Mixed, OrnsteinUhlenbeck, Product, Se
 from sciddm.series.panel import Panel
 from sciddm.task import Lead, Task, View
 
+MOST = 500
+"""Windows that a law is fitted to and chosen by, at most, evenly spread."""
 SEEN = 3
 """Periods that a series must span before a season is looked for."""
 
@@ -84,15 +86,17 @@ def windowed(codec: SeriesCodec, items: Items, cells: int) -> list[Coded]:
     """Every value of the items, all known, in panels of about ``cells`` values: stretches one after
     another, and as many of rows far apart, which tell slow changes."""
     rows = max(8, cells // codec.channels)
-    found = []
+    found: list[tuple[Item, slice]] = []
     for item in codec.conform(items):
         seen = np.isfinite(item.values).any(1)
         item = item.rows(np.flatnonzero(seen))
         count = max(1, len(item) // rows)
         for k in range(count):
-            found.append(item.rows(slice(k * rows, (k + 1) * rows)))
-            found += [item.rows(slice(k, None, count))] if count > 1 else []
-    return [_all_known(codec, i) for i in found if len(i)]
+            found.append((item, slice(k * rows, (k + 1) * rows)))
+            found += [(item, slice(k, None, count))] if count > 1 else []
+    some = np.unique(np.linspace(0, len(found) - 1, min(MOST, len(found))).astype(int))
+    parts = [found[i][0].rows(found[i][1]) for i in some]
+    return [_all_known(codec, i) for i in parts if len(i)]
 
 
 def parts(every: Sequence[Coded], batch: int) -> Callable[[int], Panel]:

@@ -37,6 +37,18 @@ def impute(args: argparse.Namespace) -> None:
         items, said = read(args, file), folder
     else:
         items = read(args, file)
+        if args.std is None and whole(items):
+            import numpy as np
+
+            from sciddm.data.checks import warn
+            from sciddm.data.items import Draws
+
+            warn(f"Nothing is missing in {file}; it is given back as it is.")
+            every = tuple(np.repeat(i.values[None], args.members, 0) for i in items)
+            draws = Draws(items, every)
+            write(args, draws, out)
+            verbs.show({"output": str(out), "items": len(items), "filled": 0}, args.json)
+            return
         model, said = own(items), f"a Gaussian law fitted to the known values of {file}"
     from sciddm import filling
 
@@ -105,7 +117,7 @@ def read(args: argparse.Namespace, file: str) -> Items:
 
     return items.of(
         file, item=args.item or "", time=args.time or "", target=tuple(args.target or ()),
-        time_format=args.time_format or "",
+        time_format=args.time_format or "", sort=args.sort,
     )  # fmt: skip
 
 
@@ -114,6 +126,12 @@ def own(items: Items) -> Model:
     from sciddm import series_law
 
     return series_law.model(items, clock_of(items), cells=120, batch=8, steps=150)
+
+
+def whole(items: Items) -> bool:
+    """Whether no value and no row of a regular record is missing."""
+    clock = clock_of(items)
+    return all(i.seen == clock.regular(i).values.size for i in items)
 
 
 def clock_of(items: Items) -> Any:  # noqa: ANN401
