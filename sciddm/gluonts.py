@@ -92,12 +92,16 @@ class DiffusionEstimator(Estimator):
     def train(
         self, training_data: Iterable[Entry], validation_data: Iterable[Entry] | None = None
     ) -> DiffusionPredictor:
-        """Train on whole series; the last forecast of each chooses the weights, unless
-        ``validation_data`` is given. Raises `InputError` for entries of another kind."""
+        """Train on all windows of the series but those of the last forecast of each, which choose
+        the weights; with ``validation_data`` on all, and the last ones there choose.
+
+        Raises `InputError` for entries that `Entries.item` refuses, and where no series is long
+        enough or all are constant."""
         given = self._items(training_data, "training")
         window = self.context_length + self.setting.horizon
         if validation_data is not None:
-            part, held = given, self._items(validation_data, "validation")
+            later = self._items(validation_data, "validation")
+            part, held = given, later.only([i.rows(slice(-window, None)) for i in later])
         else:
             part, held = _held(given, window, self.setting.horizon)
         model = self.build(part, self.setting)

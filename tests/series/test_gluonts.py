@@ -118,7 +118,9 @@ def test_the_same_numbers_by_every_route(trained: DiffusionPredictor) -> None:
         {"start": "2021-03-01", "target": t["target"].values, "item_id": n}
         for n, t in table.groupby("item_id")
     ]
-    listed = trained.predict(ListDataset(rows[::-1], freq="H"), num_samples=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the old name
+        listed = list(trained.predict(ListDataset(rows[::-1], freq="H"), num_samples=40))
     long = sd.forecast(trained.model, table, steps=HORIZON, members=40, seed=0)
     dense = table.pivot(index="timestamp", columns="item_id", values="target").stack().to_xarray()
     labelled = sd.forecast(
@@ -208,6 +210,12 @@ def test_training_moves_the_weights_and_keeps_the_numbers_of_its_seed(
     again = estimator(build=tiny, steps=6, batch_size=4).train(pandas_dataset(frame()))
     for mine, other in zip(sampler.parameters(), again.model.sampler.parameters(), strict=True):
         assert torch.equal(mine, other)
+    # what chooses the weights: the last forecasts, or series that are given
+    data = pandas_dataset(frame())
+    other = estimator(build=tiny, steps=2, batch_size=4).train(data, pandas_dataset(frame(seed=5)))
+    same = estimator(build=tiny, steps=2, batch_size=4).train(data, pandas_dataset(frame(seed=6)))
+    losses = [p.model.notes["training"]["validation_loss"] for p in (other, same)]
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize(
