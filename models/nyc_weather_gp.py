@@ -1,11 +1,12 @@
 """Gaps of hourly weather: a Gaussian law, fitted by the score of what is hidden.
 
 Draws p(what given what)
-    p(values at any hour | all values that are known), for the variables of one item.
+    p(values at any hour | all values that are known) of one variable, at one station or at several
+    neighbours together.
 Process and noise
     None: a season, weather of some days and of some hours, a daily cycle that slowly changes and a
-    white rest, all livelier in one half of the year. Variables share each part as far as the data
-    say. Draws are exact.
+    white rest, all livelier in one half of the year. Stations are alike and share a part of each.
+    Draws are exact.
 Backbone
     None.
 Trained on
@@ -20,6 +21,8 @@ Do not use for
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,19 +33,10 @@ from sciddm.data import items as series
 from sciddm.data.clock import Clock
 from sciddm.data.items import Items
 from sciddm.data.series import Coded, SeriesCodec, stacked
-from sciddm.series.fitting import fitted
+from sciddm.series import kernel
+from sciddm.series.fitting import Parameters, maximum_likelihood
 from sciddm.series.gp import GaussianSeries
-from sciddm.series.hidden import Hidden
-from sciddm.series.kernel import (
-    Matern32,
-    Mixed,
-    OrnsteinUhlenbeck,
-    Product,
-    Season,
-    Shape,
-    SquaredExponential,
-    Term,
-)
+from sciddm.series.hidden import Hidden, widening
 from sciddm.series.panel import Panel
 from sciddm.series.swelling import Swelling
 from sciddm.task import Lead, Task, View
@@ -54,57 +48,79 @@ EDGE = 3 * 24
 SCORED = 60
 """Most hours of a block that the fit scores."""
 YEAR = 365.2425
-"""Days."""
+TRIALS = 20
+"""Panels of four blocks that say how wide the law is."""
+START = {
+    "length": (45.0, 4.5, 0.7, 12.0),
+    "variance": (0.5, 0.25, 0.03, 0.15),
+    "own": (0.02, 0.06, 0.15, 0.06),
+}
+"""Of season, days, hours and daily cycle: days, and the share that a station has to itself."""
 
 
-def build(
-    ds: xr.Dataset, *, variables: tuple[str, ...] = ("temp",), steps: int = 60
-) -> sciddm.Model:
-    """The law of some ``variables``, one for all items."""
-    return fit(series.of(ds, target=variables).split("train"), steps=steps)
+def build(ds: xr.Dataset, *, variable: str = "temp", steps: int = 40) -> sciddm.Model:
+    """The law of one ``variable``, one for all items."""
+    return fit(series.of(ds, target=(variable,)).split("train"), steps=steps)
 
 
 def fit(
-    train: Items, *, steps: int = 60, batch: int = 2, longest: int = 30 * 24, seed: int = 0
+    train: Items, *, steps: int = 40, batch: int = 3, longest: int = 30 * 24, seed: int = 0
 ) -> sciddm.Model:
-    """The law of items of hourly values, by hidden blocks of up to ``longest`` hours."""
+    """The law of items whose columns are alike, by hidden blocks of up to ``longest`` hours."""
     clock = Clock.of(train, "days", regular=True)
     codec = SeriesCodec.fit(train, clock, window=WINDOW)
     coldest = float(clock.numbers(np.array(["2013-01-20"], "M8[ns]"))[0])
-    still = torch.zeros(codec.channels, dtype=torch.float64)
-    first = Swelling(start(codec.channels), still, YEAR, coldest)
-    hidden, signed = blocks(codec, train, batch, longest, seed), ("loads", "offset", "swell")
-    law = fitted(first, hidden, steps=steps, rate=0.1, signed=signed, loss=Hidden(first))
+    start = {name: torch.tensor(value).double().log() for name, value in START.items()}
+    # white rest, roughness of the day and swell
+    start |= {k: torch.tensor(v) for k, v in (("rest", -6.0), ("rough", 0.53), ("swell", 0.0))}
+    made = partial(law, codec.channels, coldest)
+    hidden = blocks(codec, train, batch, longest, seed, 0.5)
+    loss = Hidden(made(start))
+    fitted = maximum_likelihood(made, start, hidden, steps=steps, rate=0.06, loss=loss)
+    assert isinstance(fitted, Swelling)
+    found = stretched(fitted, codec, train, longest, seed)
     task = Task(View(codec.names), sample="item", lead=Lead(clock.step or 1.0, clock.unit))
-    return sciddm.Model(task, codec, GaussianSeries(law))
+    return sciddm.Model(task, codec, GaussianSeries(found))
 
 
-def start(channels: int) -> Mixed:
-    """Where the fit begins: variances of each part, and how much of it the variables share."""
+def stretched(law: Swelling, codec: SeriesCodec, train: Items, longest: int, seed: int) -> Swelling:
+    """As wide as the misses on more blocks of the training split: what all stations share where
+    all are hidden, what each has to itself where the others are known."""
+    for alone in (0.0, 1.0) if codec.channels > 1 else (0.0,):
+        panel = blocks(codec, train, 4, longest, seed + 1, alone)
+        size = widening(law, map(panel, range(TRIALS)))
+        assert isinstance(law.inner, kernel.Mixed)
+        wide = 1.0 if alone else size
+        terms = tuple(
+            replace(t, own=t.own * size**2, loads=t.loads * wide) for t in law.inner.terms
+        )
+        law = replace(law, inner=replace(law.inner, terms=terms, rest=law.inner.rest * size**2))
+    return law
 
-    def term(shape: Shape, variance: float, shared: float) -> Term:
-        loads = torch.full((channels, 1), (variance * shared) ** 0.5, dtype=torch.float64)
-        own = torch.full((channels,), variance * (1 - shared), dtype=torch.float64)
-        return Term(shape, loads, own)
 
-    return Mixed(
-        (
-            term(SquaredExponential(40.0), 0.5, 0.99),
-            term(OrnsteinUhlenbeck(4.0), 0.2, 0.96),
-            term(Matern32(0.6), 0.05, 0.9),
-            term(Product((Season(1.0, 1.8), OrnsteinUhlenbeck(12.0))), 0.1, 0.95),
-        ),
-        torch.full((channels,), 0.002, dtype=torch.float64),
-        torch.zeros(channels, dtype=torch.float64),
+def law(channels: int, coldest: float, free: Parameters) -> Swelling:
+    """The law of channels that are alike."""
+    length, variance, own = (free[name].exp() for name in START)
+    one = torch.ones(channels, dtype=torch.float64)
+    day = kernel.Season(1.0, free["rough"].exp())
+    shapes: tuple[kernel.Shape, ...] = (
+        kernel.SquaredExponential(length[0]), kernel.OrnsteinUhlenbeck(length[1]),
+        kernel.Matern32(length[2]), kernel.Product((day, kernel.OrnsteinUhlenbeck(length[3]))),
+    )  # fmt: skip
+    terms = tuple(
+        kernel.Term(shape, (v * (1 - o).clamp_min(0)).sqrt() * one[:, None], v * o * one)
+        for shape, v, o in zip(shapes, variance, own, strict=True)
     )
+    mixed = kernel.Mixed(terms, free["rest"].double().exp() * one)
+    return Swelling(mixed, free["swell"].double() * one, YEAR, coldest)
 
 
 def blocks(
-    codec: SeriesCodec, train: Items, batch: int, longest: int, seed: int
+    codec: SeriesCodec, train: Items, batch: int, longest: int, seed: int, alone: float
 ) -> Callable[[int], Panel]:
-    """Panels by step. In each row a block of one variable is hidden, in half of them with the
-    same hours of all others, which are left out; five days at most where the others are known. Of a
-    long block some hours are scored, evenly spread."""
+    """Panels by step. In each row a block of one station is hidden, with it the same hours of all
+    others, which are left out, but in a share ``alone`` of the rows. Of a long block some hours are
+    scored, evenly spread."""
     every = codec.conform(train).items
 
     def panel(step: int) -> Panel:
@@ -112,8 +128,8 @@ def blocks(
         rows: list[Coded] = []
         while len(rows) < batch:
             item = every[int(rng.integers(len(every)))]
-            channel, alone = int(rng.integers(codec.channels)), bool(rng.random() < 0.5)
-            most = min(longest, 120) if alone else longest
+            channel, lonely = int(rng.integers(codec.channels)), bool(rng.random() < alone)
+            most = min(longest, 120) if lonely else longest
             length = int(np.exp(rng.uniform(np.log(6), np.log(most))))
             first = int(rng.integers(1, len(item) - length))
             part = item.rows(slice(max(0, first - EDGE), first + length + EDGE))
@@ -121,8 +137,8 @@ def blocks(
             gap = (at >= 0) & (at < length)
             apart = -(-length // SCORED)
             seen = np.isfinite(part.values)
-            hidden, covered = np.zeros_like(seen), np.zeros_like(seen)
-            covered[gap, channel if alone else slice(None)] = True
+            hidden, covered = np.zeros((2, *seen.shape), bool)
+            covered[gap, channel if lonely else slice(None)] = True
             hidden[gap & ((at - rng.integers(apart)) % apart == 0), channel] = True
             known, hidden = seen & ~covered, seen & hidden
             if hidden.any() and known[:, channel].any():

@@ -12,6 +12,7 @@ Varin, Reid, Firth. An overview of composite likelihood methods. 2011 (pseudo-li
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,22 @@ class Hidden:
         score = gaussian_crps(found.mean, variance.sqrt(), panel.value.double())
         one = torch.where(wanted, score, 0.0).sum(1) / count / unit.clamp_min(1e-12)
         return one.sum() / (wanted.any(1).sum().clamp_min(1))
+
+
+def widening(law: Law, panels: Iterable[Panel], level: float = 0.9) -> float:
+    """The factor on the posterior's s.d. with which its central interval of ``level`` holds that
+    share of the wanted cells, which hold the truth; every series counts the same."""
+    size, weight = [], []
+    with torch.no_grad():
+        for panel in panels:
+            found, wanted = posterior(law, panel), panel.wanted
+            size.append(((panel.value.double() - found.mean).abs() / found.std)[wanted])
+            weight.append((1 / wanted.sum(1, keepdim=True)).expand_as(wanted)[wanted])
+    ordered, order = torch.cat(size).sort()
+    share = torch.cat(weight)[order].cumsum(0)
+    at = torch.searchsorted(share, level * share[-1]).clamp_max(len(ordered) - 1)
+    usual = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64))
+    return float(ordered[at] / usual)
 
 
 def gaussian_crps(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sciddm.series import Panel, posterior
 from sciddm.series.fitting import fitted
-from sciddm.series.hidden import Hidden, gaussian_crps
+from sciddm.series.hidden import Hidden, gaussian_crps, widening
 from sciddm.series.kernel import Mixed, OrnsteinUhlenbeck, Term
 from sciddm.series.law import factor
 
@@ -83,3 +83,12 @@ def test_jumps_widen_the_likeliest_law_and_not_the_one_by_score() -> None:
     assert float(score(chosen, mixed)) < float(score(likely, mixed))
     wide, right = float(inside(likely, mixed)), float(inside(chosen, mixed))
     assert abs(right - 0.9) < abs(wide - 0.9) and abs(right - 0.9) < 0.03, (wide, right)
+
+
+def test_the_widening_of_a_law_that_is_too_narrow_is_what_it_lacks() -> None:
+    true = law(2.0, 1.0, 0.05)
+    panel = blocks(400, 30, true, seed=3)
+    assert abs(widening(true, [panel]) - 1) < 0.05
+    narrow = law(2.0, 0.25, 0.0125)
+    parts = [panel.rows(slice(k, k + 100)) for k in range(0, 400, 100)]
+    assert abs(widening(narrow, parts) - 2 * widening(true, [panel])) < 1e-6
