@@ -42,17 +42,20 @@ def main(run: config.Run) -> None:
             shutil.rmtree(old)
         (section.folder / "log.jsonl").unlink(missing_ok=True)
 
+    from sciddm.data.series import SeriesCodec
     from sciddm.train import fit
 
     model = fit(model, ds, section, resume=run.resume)
-    model = replace(model, card=card(run, model.notes["training"]))
+    series = isinstance(model.codec, SeriesCodec)
+    model = replace(model, card=card(run, model.notes["training"], series=series))
     model.save(out, overwrite=again)
     facts = {"model": str(out), "run": str(section.folder), "steps": section.steps}
     print(json.dumps(facts) if run.as_json else f"{out}: saved after {section.steps} steps.")
 
 
-def card(run: config.Run, facts: Mapping[str, object]) -> str:
+def card(run: config.Run, facts: Mapping[str, object], *, series: bool = False) -> str:
     """The recipe's card, and how these weights came about."""
+    batch, loss = ("windows", "loss") if series else ("fields", "weighted denoising loss")
     data, architecture = config.need(run.data, "data"), config.need(run.model, "model")
     section = config.need(run.train, "train")
     text = recipe.card(recipe.find("models", architecture.recipe))
@@ -62,6 +65,6 @@ def card(run: config.Run, facts: Mapping[str, object]) -> str:
         f"    {run.title}.\n"
         f"    Data set {data.recipe}, size {data.size}, seed {data.seed}, numbers {data.numbers}.\n"
         f"    `sciddm train configs/{name}.toml`: {facts['steps']} steps of {facts['batch']} "
-        f"fields, {facts['seconds']} s on the machine that made them;\n"
-        f"    weighted denoising loss on the validation split {facts['validation_loss']}.\n"
+        f"{batch}, {facts['seconds']} s on the machine that made them;\n"
+        f"    {loss} on the validation split {facts['validation_loss']}.\n"
     )

@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = _verb(known, "generate", verbs.generate, "draw from the prior")
     generate.add_argument("model", help="the folder of a saved model")
+    generate.add_argument("--length", type=_count, help="rows of new series [all of a window]")
     _ensemble(generate)
 
     refine = _verb(known, "refine", verbs.refine, "find the best time grid, saved with the model")

@@ -146,6 +146,7 @@ def generate(args: argparse.Namespace) -> None:
         seed=args.seed,
         steps=args.steps,
         solver=solver,
+        length=args.length,
         progress=progress,
     )
     show(_written(new, store.write(new, out, overwrite=args.overwrite)), args.json)

@@ -215,6 +215,13 @@ def test_forecasts_of_several_starts_know_nothing_of_what_came() -> None:
     assert np.array_equal(both["target"].values[0], alone["target"].values)
 
 
+def test_the_first_leads_do_not_depend_on_how_many_are_asked_for() -> None:
+    items, made = series(), model(masks=masks.Ahead(6), window=40)
+    few, many = (filling.ahead(made, items, steps=n, members=3, seed=1)[0] for n in (2, 6))
+    for a, b in zip(few.values, many.values, strict=True):
+        assert a.shape[1] == 2 and np.array_equal(a, b[:, :2])
+
+
 def test_gaps_of_a_long_series_are_each_drawn_by_one_window_with_both_sides() -> None:
     rng = np.random.default_rng(3)
     wanted = rng.random((5000, 2)) < 0.02

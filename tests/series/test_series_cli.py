@@ -152,8 +152,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 
 def test_a_new_series_goes_to_a_store(here: Path) -> None:
-    assert run("generate", "gp", "-o", "new.zarr", "--members", "3") == 0
-    assert store.open("new.zarr")["level"].dims == ("member", "time")
+    assert run("generate", "gp", "-o", "new.zarr", "--members", "3", "--length", "30") == 0
+    new = store.open("new.zarr")
+    assert dict(new.sizes) == {"member": 3, "time": 30}
 
 
 def test_the_pipelines_fill_forecast_and_score(
