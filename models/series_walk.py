@@ -45,8 +45,8 @@ def build(
     variables: tuple[str, ...] = (),
     logs: tuple[str, ...] = (),
     unit: str = "",
-    window: int = 151,
-    recent: int = 120,
+    window: int = 91,
+    recent: int = 60,
     prior: float = 1.0,
 ) -> sciddm.Model:
     """The walk of the training rows of ``ds``, of ``window`` rows at a time.
