@@ -27,6 +27,7 @@ import matplotlib as mpl  # noqa: E402
 import method_pictures  # noqa: E402
 import numpy as np  # noqa: E402
 import recovery_pictures  # noqa: E402
+import series_pictures  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
@@ -360,14 +361,19 @@ def swath() -> tuple[Figure, Figures]:
     return plot.recovery(*(f.isel(time=1, drop=True) for f in (truth, post, seen))), figures
 
 
-PICTURES: dict[str, Callable[[], tuple[Figure, Figures]]] = {
-    f.__name__: f
-    for f in (
-        *(words, heard, wrong, dps, steps, base, curves, short, own, poisson, darcy, swath),
-        *limits_pictures.PICTURES,
-        *method_pictures.PICTURES,
-    )
-} | recovery_pictures.PICTURES | forecast_pictures.PICTURES
+PICTURES: dict[str, Callable[[], tuple[Figure, Figures]]] = (
+    {
+        f.__name__: f
+        for f in (
+            *(words, heard, wrong, dps, steps, base, curves, short, own, poisson, darcy, swath),
+            *limits_pictures.PICTURES,
+            *method_pictures.PICTURES,
+        )
+    }
+    | recovery_pictures.PICTURES
+    | forecast_pictures.PICTURES
+    | series_pictures.PICTURES
+)
 
 
 def lighten(path: Path) -> None:
