@@ -128,7 +128,7 @@ def apart(predictor: Any, table: pd.DataFrame, members: int = 20) -> float:
 def main() -> None:
     """Print the table."""
     warnings.filterwarnings("ignore", "Using a non-tuple sequence")  # of gluonts, by the thousand
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*|You defined a `validation_step`")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     table = read(sys.argv[1]) if len(sys.argv) > 1 else made()
     scores, found = compared(table)

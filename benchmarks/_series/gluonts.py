@@ -115,7 +115,7 @@ def seed_rows(
 def run(report: Report, quick: bool) -> None:
     """Both claims of equality, and the table."""
     warnings.filterwarnings("ignore", "Using a non-tuple sequence")
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*|You defined a `validation_step`")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     script = example()
     size = {"items": 8, "days": 60, "steps": 600, "epochs": 8}
