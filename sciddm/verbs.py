@@ -260,11 +260,18 @@ def table(rows: Mapping[str, Mapping[str, float]], as_json: bool) -> None:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Maps of one case of a field, or a fan along the one dim of a series; forecasts by lead."""
+    """Maps of one case of a field, or fans: along a dim, over the gaps of series; by lead."""
     out = recipe.free(args.out, args.overwrite, args.ensemble, marker=None)
     from sciddm import leads, plot
 
     ens = opened(args.ensemble)
+    if plot.series.drawn(ens) and args.kind is None and args.at is None:
+        names = [*map(str, ens.data_vars)] if args.variable is None else _chosen(ens, args.variable)
+        ens = ens[[*names, *({"row_size"} & {*ens.data_vars} - {*names})]]
+        truth = None if args.truth is None else opened(args.truth)
+        plot.save(plot.series.draw(ens, truth), out)
+        show({"picture": str(out), "variable": names[0]}, args.json)
+        return
     if leads.is_forecast(ens):
         truth = None if args.truth is None else opened(args.truth)
         name = leads.plot(args, ens, truth, out)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from sciddm import plot, score
+from sciddm import cli, plot, score
 from sciddm.errors import InputError
 
 HELPERS = runpy.run_path(str(Path(__file__).with_name("test_plot.py")))
@@ -134,6 +134,22 @@ def test_the_band_of_the_pit_holds_a_calibrated_histogram_as_often_as_it_says() 
     narrow = score.pit(0.3 * ens, truth)
     (bad,) = plot.series.pit(narrow).axes
     assert max(bar.get_height() for bar in bad.patches) > 3
+
+
+def test_a_result_of_series_is_known_by_its_labels_and_drawn_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = RESULT.assign_attrs(known_values="exact")
+    ours["item"].attrs["cf_role"] = "timeseries_id"
+    assert plot.series.drawn(ours) and plot.series.drawn(ours.isel(item=0, drop=True))
+    field = ours.rename(item="y")
+    field["y"].attrs.clear()
+    assert not plot.series.drawn(RESULT.drop_attrs()) and not plot.series.drawn(field)
+    ours.to_netcdf(tmp_path / "filled.nc", engine="h5netcdf")
+    TRUE.to_netcdf(tmp_path / "truth.nc", engine="h5netcdf")
+    names = [str(tmp_path / n) for n in ("filled.nc", "truth.nc", "gaps.png")]
+    assert cli.main(["plot", names[0], "--truth", names[1], "-o", names[2], "--json"]) == 0
+    assert '"temp"' in capsys.readouterr().out and Path(names[2]).stat().st_size > 10_000
 
 
 def test_refusals_are_one_line() -> None:

@@ -43,6 +43,20 @@ def draw(result: xr.Dataset, truth: xr.Dataset | None = None) -> Figure:
     return forecasts(result, truth) if find(result, "lead") in result.dims else gaps(result, truth)
 
 
+def drawn(result: xr.Dataset) -> bool:
+    """Whether a Dataset is what a model of series drew: gaps, or a forecast of one start."""
+    if "known_values" not in result.attrs:
+        return False
+    along = {find(result, "lead"), find(result, "time"), "time", "lead_time"}
+    along |= {result["row_size"].attrs.get("sample_dimension")} if "row_size" in result else set()
+    for value in result.data_vars.values():
+        others = [str(d) for d in value.dims if d != MEMBER and d not in along]
+        items = [d for d in others if result.coords.get(d, value).attrs.get("cf_role")]
+        if MEMBER in value.dims and (others != items or len(others) > 1):
+            return False
+    return any(MEMBER in value.dims for value in result.data_vars.values())
+
+
 @mpl.rc_context(STYLE)
 def gaps(
     result: xr.Dataset,
