@@ -26,6 +26,7 @@ from sciddm.series.gp import GaussianSeries
 from sciddm.series.kernel import Matern32, Mixed, OrnsteinUhlenbeck, Term
 from sciddm.series.panel import Panel
 
+ROOT = Path(__file__).parents[2]
 HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2021-03-01", "ns")
 LENGTH = 9.0
@@ -388,8 +389,16 @@ def test_a_model_of_series_is_saved_and_refuses_fields(tmp_path: Path) -> None:
 
 
 def test_gaps_of_fields_are_filled_through_recover() -> None:
-    ds = xr.Dataset({"target": (("x",), np.ones(4))})
+    poisson = sd.load(ROOT / "models/poisson")
+    whole = sd.generate(poisson, members=1, seed=5).isel(member=0, drop=True)
+    seen = np.random.default_rng(0).random(whole["solution"].shape) < 0.1
+    full = sd.impute(poisson, whole.where(xr.DataArray(seen, whole["solution"].coords)), members=1)
+    for name in whole:
+        miss = (full[name] - whole[name]).values[0] / float(whole[name].std())
+        assert np.isfinite(miss).all() and np.abs(miss[seen]).std() < 0.02
+        assert np.abs(miss).std() < 0.15
+    assert full.attrs["known_values"] == "within their error" and "known_std" in full.attrs
     with pytest.raises(InputError, match="not series"):
-        sd.load("models/poisson").series  # noqa: B018
+        poisson.series  # noqa: B018
     with pytest.raises(InputError, match="None of .*variable of the model"):
-        sd.impute(sd.load("models/poisson"), ds)
+        sd.impute(poisson, xr.Dataset({"target": (("x",), np.ones(4))}))
