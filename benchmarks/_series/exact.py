@@ -28,19 +28,17 @@ from sciddm.nn import Cellwise, SetTransformer
 from sciddm.random import Streams
 from sciddm.series import (
     GaussianSeries,
-    Law,
     MarkovSeries,
     Panel,
     Posterior,
     SeriesLearner,
     SeriesSampler,
-    fitted,
     posterior,
 )
 from sciddm.series.baselines import Floor, Held, Line, MeanOf, Walk, pooled
 from sciddm.series.baselines import spread as gaussian
 from sciddm.series.conditional import Conditional
-from sciddm.series.fitting import guess, median_gap
+from sciddm.series.fitting import guess, median_gap, polished
 from sciddm.series.kernel import Matern32, Mixed, OrnsteinUhlenbeck, Shape, SquaredExponential, Term
 from sciddm.series.law import factor
 from sciddm.series.prior import FunctionPrior
@@ -58,11 +56,12 @@ SHAPES: dict[str, Shape] = {
 
 @dataclass(frozen=True)
 class Size:
-    """seeds; training series and steps; test series, and those that diffusions are scored on; draws
-    for moments, of the law and of a network."""
+    """seeds; training series, those that laws are fitted to, and steps; test series, and those that
+    diffusions are scored on; draws for moments, of the law and of a network."""
 
     seeds: int
     trained: int
+    fitted: int
     steps: int
     test: int
     scored: int
@@ -70,8 +69,8 @@ class Size:
     few: int
 
 
-WHOLE = Size(3, 4096, 200, 96, 32, 2048, 1024)
-QUICK = Size(1, 4096, 20, 48, 10, 2048, 768)
+WHOLE = Size(3, 1024, 1024, 200, 96, 32, 2048, 1024)
+QUICK = Size(1, 1024, 512, 20, 48, 10, 2048, 768)
 
 
 def run(report: Report, quick: bool) -> None:
@@ -203,8 +202,9 @@ def case(shape: Shape, seed: int, size: Size) -> Result:
     train = series(truth, size.trained, seed, case=1)
     test = series(truth, size.test, seed, case=2)
     gap = median_gap(train)
-    law = fit(train, [type(shape)(10 * gap)])  # type: ignore[call-arg]
-    wrong = fit(train, [SquaredExponential(20 * gap), SquaredExponential(5 * gap)])
+    few = train.rows(slice(0, size.fitted))
+    law = fit(few, [type(shape)(10 * gap)])  # type: ignore[call-arg]
+    wrong = fit(few, [SquaredExponential(20 * gap), SquaredExponential(5 * gap)])
     base = FunctionPrior(law, rule=Matching(STEPS))
     samplers: dict[str, SeriesSampler] = {
         "exact posterior, drawn": GaussianSeries(truth),
@@ -220,7 +220,7 @@ def case(shape: Shape, seed: int, size: Size) -> Result:
     scores: dict[str, dict[str, Score]] = {}
     for task, mask in TASKS.items():
         whole = mask(test, seed)
-        extra = baselines(mask(train.rows(slice(0, 1024)), seed + 50), law)
+        extra = baselines(mask(train, seed + 50), law)
         for name, sampler in (samplers | extra | learned).items():
             few = size.scored if name in learned or name == BASE else size.test
             panel = whole.rows(slice(0, few))
@@ -236,7 +236,7 @@ def case(shape: Shape, seed: int, size: Size) -> Result:
 
 
 def fit(train: Panel, shapes: Sequence[Shape]) -> Mixed:
-    law: Law = fitted(guess(train, 1, shapes, rest=0.02, centred=True), train, steps=100, batch=64)
+    law = polished(guess(train, 1, shapes, rest=0.02, centred=True), train)
     assert isinstance(law, Mixed)
     return law
 

@@ -1,8 +1,9 @@
 """The law of a series by maximum likelihood: the exact density of cells at their own times.
 
 A law is a tree of numbers (lengths, variances, loads). `fitted` takes any law of dataclasses as a
-start and makes its numbers the likeliest; `maximum_likelihood` does so for a law that any function
-builds of free parameters. Long records are cut by `windows`, whose densities are multiplied.
+start and makes its numbers the likeliest, `polished` does so on few series to the last digit, and
+`maximum_likelihood` for a law that any function builds of free parameters. Long records are cut by
+`windows`, whose densities are multiplied.
 
 Rasmussen, Williams. Gaussian processes for machine learning. 2006, eq. 5.8 (marginal likelihood).
 Varin, Reid, Firth. An overview of composite likelihood methods. 2011 (products of windows).
@@ -92,6 +93,57 @@ def fitted(
     fixed : fields that keep their values. signed : fields of any sign; all other numbers are
     positive, and one that is 0 stays 0, so a law without loads keeps its channels apart.
     """
+    start, build = _parts(law, fixed, signed)
+    found = maximum_likelihood(build, start, panels, steps=steps, rate=rate, batch=batch, loss=loss)
+    floats = _floats(law, found)
+    assert isinstance(floats, Law)
+    return floats
+
+
+def polished(
+    law: Law,
+    panel: Panel,
+    *,
+    steps: int = 30,
+    fixed: Sequence[str] = ("period", "origin"),
+    signed: Sequence[str] = ("loads", "offset"),
+) -> Law:
+    """The same on all rows of one panel at once, by L-BFGS with a line search.
+
+    For panels of moderate size, or after `fitted`: it reaches the maximum itself, where `fitted`
+    stops at the noise of its batches, and variances that go to 0 in few steps.
+    """
+    start, build = _parts(law, fixed, signed)
+    free = {name: value.clone().requires_grad_() for name, value in start.items()}
+    if not free:
+        return law
+    optimiser = torch.optim.LBFGS(
+        list(free.values()), max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-8,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        try:
+            value = -mean_log_prob(build(free), panel)
+        except ValueError:  # the line search went where no factor is
+            return torch.tensor(1e10, dtype=torch.float64)
+        value.backward()
+        return value
+
+    if not bool(torch.isfinite(closure())):
+        raise InputError("The likelihood at the start is not finite; expected finite values.")
+    optimiser.step(closure)
+    found = build({name: value.detach() for name, value in free.items()})
+    floats = _floats(law, found)
+    assert isinstance(floats, Law)
+    return likeliest([law, floats], panel)
+
+
+def _parts(
+    law: Law, fixed: Sequence[str], signed: Sequence[str]
+) -> tuple[dict[str, Tensor], Build]:
+    """The free parameters of a law, and what builds it of them."""
     start: dict[str, Tensor] = {}
     _free(law, "", fixed, signed, start)
 
@@ -100,10 +152,7 @@ def fitted(
         assert isinstance(made, Law)
         return made
 
-    found = maximum_likelihood(build, start, panels, steps=steps, rate=rate, batch=batch, loss=loss)
-    floats = _floats(law, found)
-    assert isinstance(floats, Law)
-    return floats
+    return start, build
 
 
 def likeliest(laws: Sequence[Law], panel: Panel) -> Law:

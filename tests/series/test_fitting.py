@@ -18,6 +18,7 @@ from sciddm.series.fitting import (
     mean_log_prob,
     median_gap,
     moments,
+    polished,
     windows,
 )
 from sciddm.series.kernel import Matern32, Mixed, OrnsteinUhlenbeck, Season, Term
@@ -41,6 +42,10 @@ def panel(rows: int = 48, cells: int = 40) -> Panel:
     noise = torch.randn(rows, cells, 1, generator=g, dtype=DOUBLE)
     value = truth().mean(blank) + (factor(truth().covariance(blank)) @ noise)[..., 0]
     return replace(blank, value=value, known=time < 5)
+
+
+def factor_of(law: Mixed, cells: Panel) -> torch.Tensor:
+    return factor(law.covariance(cells))
 
 
 def test_white_cells_give_their_mean_and_variance() -> None:
@@ -74,6 +79,30 @@ def test_the_law_of_the_data_is_found_again() -> None:
     gain = float((mean_log_prob(law, cells) - mean_log_prob(truth(), cells)) * cells.real.sum())
     assert 0 < gain < 12
     assert likeliest([truth(), start, law], cells) is law
+
+
+def test_polished_is_a_maximum() -> None:
+    """Likelier than after many small steps, with a gradient of 0, and no variance that is not."""
+    cells = panel()
+    law = fitted(truth(), cells, steps=20, batch=48)
+    best = polished(law, cells)
+    assert isinstance(best, Mixed) and isinstance(best.terms[0].shape, OrnsteinUhlenbeck)
+    assert float(mean_log_prob(best, cells)) >= float(mean_log_prob(law, cells))
+    for share in (0.99, 1.01):
+        length = best.terms[0].shape.length * share
+        off = replace(best.terms[0], shape=OrnsteinUhlenbeck(length))
+        worse = mean_log_prob(replace(best, terms=(off,)), cells)
+        assert float(worse) < float(mean_log_prob(best, cells))
+    smooth = Term(Matern32(1.0), torch.zeros(1, 0).double(), torch.ones(1).double())
+    time = cells.time[:, :25]
+    exact = Panel(time, torch.zeros_like(time).long(), time, time > -1, time > -1)
+    noise = torch.randn(48, 25, 1, generator=torch.Generator().manual_seed(3), dtype=DOUBLE)
+    chol = factor_of(Mixed((smooth,), torch.zeros(1).double()), exact)
+    exact = replace(exact, value=(chol @ noise)[..., 0])
+    found = polished(guess(exact, 1, [Matern32(3.0)], centred=True), exact)
+    assert isinstance(found, Mixed) and isinstance(found.terms[0].shape, Matern32)
+    assert float(found.rest[0]) < 1e-6
+    assert float(found.terms[0].shape.length) == pytest.approx(1.0, rel=0.15)
 
 
 def test_what_is_fixed_or_zero_stays() -> None:
