@@ -24,6 +24,7 @@ from recovery_pictures import Figures, present, trained
 
 import sciddm as sd
 from sciddm import plot, score
+from sciddm.completion import Completion, extended
 from sciddm.data import items, split, store
 from sciddm.random import Streams
 from sciddm.series import Panel, posterior
@@ -78,7 +79,7 @@ def nyc_month() -> tuple[Figure, Figures]:
 
 def etth1_fan() -> tuple[Figure, Figures]:
     """All seven variables, one start."""
-    ds = split.select(record("etth1"), "test").isel(time=slice(1000, 1400)).load()
+    ds = split.select(record("etth1"), "test").isel(time=slice(1100, 1500)).load()
     model = trained("etth1_forecast")
     start = ds["time"].values[300]
     past = ds.sel(time=slice(None, start))
@@ -88,23 +89,22 @@ def etth1_fan() -> tuple[Figure, Figures]:
 
 
 def physionet_stay() -> tuple[Figure, Figures]:
-    """One stay of the test split: what was measured most, drawn every half hour."""
-    model = trained("physionet2012")
-    every = items.of(record("physionet2012").load()).split("test")
+    """One stay of the test split: its four signs measured most, every half hour between."""
+    model = trained("physionet2012_conditional")
+    every = model.cells.conform(items.of(record("physionet2012").load()).split("test"))
     stay = max(every, key=lambda i: i.seen)
-    at = np.arange(0.0, 48.0, 0.5)
-    draws = sd.impute(model, every.only([stay]), members=100, seed=0, at=at)
-    ens = draws if isinstance(draws, xr.Dataset) else draws.back()
-    names = sorted(ens.data_vars, key=lambda n: -int(_known(ens, str(n)).sum()))
-    fig = plot.series.gaps(ens[[*names[:4], *(["row_size"] if "row_size" in ens else [])]])
-    return fig, {}
-
-
-def _known(ens: xr.Dataset, name: str) -> np.ndarray:
-    values = ens[name].values
-    if "member" not in ens[name].dims:
-        return np.zeros(1, bool)
-    return np.asarray((values == values[:1]).all(0))
+    signs = np.argsort(-np.isfinite(stay.values).sum(0), kind="stable")[:4]
+    whole = extended(every.only([stay]), np.arange(stay.time[0], stay.time[-1], 0.5))
+    wanted = np.isnan(whole.items[0].values)
+    wanted[:, np.setdiff1d(np.arange(wanted.shape[1]), signs)] = False
+    draws = Completion(model, whole, (wanted,), members=100).draw().values[0]
+    names = [every.variables[c] for c in signs]
+    ens = xr.Dataset(
+        {n: (("member", "time"), draws[..., c], {"units": every.units.get(n, "")})
+         for n, c in zip(names, signs, strict=True)},
+        {"time": ("time", whole.items[0].time, {"units": every.time_units})},
+    )  # fmt: skip
+    return plot.series.gaps(ens, around=999), {}
 
 
 def ou_posterior() -> tuple[Figure, Figures]:
