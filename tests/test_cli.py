@@ -246,7 +246,8 @@ def face(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     asked = SimpleNamespace(load=[], draw=[], observed=[], laws=[])
 
     grid = SimpleNamespace(dims=("y", "x"))
-    model = SimpleNamespace(codec=SimpleNamespace(variables={"a": {}, "b": {}}, grid=grid))
+    codec = SimpleNamespace(variables={"a": {}, "b": {}}, grid=grid)
+    model = SimpleNamespace(codec=codec, fields=codec)
 
     def load(folder: object) -> SimpleNamespace:
         asked.load.append(str(folder))
