@@ -9,6 +9,7 @@ cells that are not ``known``, which lie after the last one, between others, or e
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ class Panel:
 
     def to(self, device: torch.device) -> Panel:
         """The same on another device."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return Panel(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()})
 
     def repeated(self, times: int) -> Panel:
