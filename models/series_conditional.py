@@ -12,12 +12,12 @@ Backbone
     `SetTransformer`: reads the known values as a set of (time, variable, value), once an item;
     12 evaluations a draw for the wanted values alone.
 Trained on
-    Any data set of series; `datasets/physionet2012.py` for its figures, `datasets/ou.py` for its
-    test. What is hidden in training is a random share (`hidden`), or the last rows (`horizon`).
+    Any data set of series, such as `datasets/ou.py`; `datasets/physionet2012.py` for the shipped
+    one. What is hidden in training is a random share (`hidden`), or the last rows (`horizon`).
 Scores
     See models/physionet2012_conditional/card.md and `python benchmarks/series.py`.
 Do not use for
-    More than about 1000 values at a time: the law costs their cube.
+    More than about 1000 values at a time: the law costs their cube. Decisions about patients.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def build(
     horizon: int = 0,
     lengths: tuple[float, ...] = (),
     patterns: int = 1,
-    fit_steps: int = 200,
+    fit_steps: int = 120,
     fit_batch: int = 8,
     fit_rate: float = 0.1,
     periods: tuple[float, ...] = (),

@@ -90,7 +90,7 @@ def table(
     report: Report, title: str, train: Items, test: Items, quick: bool
 ) -> dict[str, list[Scored]]:
     """A line a method, its mean over the masks and their standard error."""
-    seeds, members = (1, 40) if quick else (3, 100)
+    seeds, members = (1, 40) if quick else (3, 50)
     model = sd.load(MODEL)
     plain = SeriesCodec.fit(train, model.cells.clock, masks=Share(HIDDEN, HIDDEN))
     made = methods(model, plain, train)
