@@ -83,7 +83,9 @@ class Panel:
     def to(self, device: torch.device) -> Panel:
         """The same on another device."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Panel(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()})
+        for name, part in parts.items():
+            parts[name] = part.to(device) if isinstance(part, Tensor) else part
+        return Panel(**parts)
 
     def repeated(self, times: int) -> Panel:
         """Every series ``times`` over: rows 0, 0, .., 1, 1, .."""
