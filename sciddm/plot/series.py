@@ -26,7 +26,8 @@ from sciddm.score.weights import MEMBER
 Part = tuple[str, xr.DataArray, xr.DataArray | None]
 """A panel: its title, (member, time), and the truth (time) or None."""
 LEVELS = (0.5, 0.9)
-GAP = "0.93"
+GAP, SHADED = "0.93", 6
+"""The colour of gaps, where a panel shows no more than so many."""
 TRUTH: dict[str, Any] = {"color": LINES[1], "lw": 1.1, "ls": "--", "label": "truth", "zorder": 3}
 
 
@@ -69,7 +70,7 @@ def gaps(
 ) -> Figure:
     """What was missing, in its place: a panel an item and variable, about its longest gap.
 
-    Values in which all members agree are known and drawn as points; gaps are shaded.
+    Values in which all members agree are known and drawn as points; a few gaps are shaded.
 
     Args:
         result: ``(member, time)``, with an item dim or ragged, from `sciddm.impute`; one variable
@@ -102,13 +103,14 @@ def gaps(
         start, stop = runs[int(np.argmax(np.diff(runs, axis=1)[:, 0]))]
         reach = max(20, int(around * (stop - start)))
         shown = slice(max(0, start - reach), stop + reach)
-        for a, b in runs:
-            if a < shown.stop and b > shown.start:
-                lo, hi = max(a - 1, 0), min(b, at.size - 1)
+        near = runs[(runs[:, 0] < shown.stop) & (runs[:, 1] > shown.start)]
+        for a, b in near:
+            lo, hi = max(a - 1, 0), min(b, at.size - 1)
+            if len(near) <= SHADED:
                 ax.axvspan(at[lo], at[hi], color=GAP, lw=0, zorder=0)
-                _fan(ax, at[lo : hi + 1], ens.values[:, lo : hi + 1], shares, members)
-                if true is not None:
-                    ax.plot(at[lo : hi + 1], true.values[lo : hi + 1], **TRUTH)
+            _fan(ax, at[lo : hi + 1], ens.values[:, lo : hi + 1], shares, members)
+            if true is not None:
+                ax.plot(at[lo : hi + 1], true.values[lo : hi + 1], **TRUTH)
         seen = np.where(open_, np.nan, ens.values[0])
         ax.plot(at[shown], seen[shown], "o", color="black", ms=2.2, zorder=4, label="known")
         _finish(ax, at[shown], name, title)
