@@ -179,6 +179,11 @@ def test_cells_without_a_value_are_no_cells() -> None:
     second = prior.loss(replace(panel, real=real, value=spoilt), rng, 0.0)
     assert bool(torch.isfinite(first).all())
     torch.testing.assert_close(first, second)
+    few = replace(regular(200, 16), real=regular(200, 16).time < 4, value=torch.zeros(200, 16))
+    silent = FunctionPrior(law, LongConv(1, 1, width=8, blocks=1), noise_mean=-3.0, noise_std=0.0)
+    with torch.no_grad():  # the mean over four cells, not over sixteen
+        loss = silent.loss(few, Streams.of(0, 200), 0.0).mean()
+    assert float(loss) == pytest.approx(1, abs=0.15)
     known = real & (panel.time < 4)
     drawn = prior.draw(replace(panel, real=real, value=spoilt, known=known), rng)
     assert bool((drawn[:, 0][~real] == 0).all())
