@@ -53,7 +53,7 @@ TRIALS = 20
 START = {
     "length": (45.0, 4.5, 0.7, 12.0),
     "variance": (0.5, 0.25, 0.03, 0.15),
-    "own": (0.02, 0.06, 0.15, 0.06),
+    "own": (0.001, 0.02, 0.3, 0.03),
 }
 """Of season, days, hours and daily cycle: days, and the share that a station has to itself."""
 
@@ -120,7 +120,7 @@ def blocks(
 ) -> Callable[[int], Panel]:
     """Panels by step. In each row a block of one station is hidden, with it the same hours of all
     others, which are left out, but in a share ``alone`` of the rows. Of a long block some hours are
-    scored, evenly spread."""
+    scored, evenly spread, and the others' values known six hours about each."""
     every = codec.conform(train).items
 
     def panel(step: int) -> Panel:
@@ -129,17 +129,18 @@ def blocks(
         while len(rows) < batch:
             item = every[int(rng.integers(len(every)))]
             channel, lonely = int(rng.integers(codec.channels)), bool(rng.random() < alone)
-            most = min(longest, 120) if lonely else longest
-            length = int(np.exp(rng.uniform(np.log(6), np.log(most))))
+            length = int(np.exp(rng.uniform(np.log(6), np.log(longest))))
             first = int(rng.integers(1, len(item) - length))
             part = item.rows(slice(max(0, first - EDGE), first + length + EDGE))
             at = np.arange(len(part)) + max(0, first - EDGE) - first
             gap = (at >= 0) & (at < length)
-            apart = -(-length // SCORED)
+            apart = -(-length // (SCORED // 4 if lonely else SCORED))
+            scored = gap & ((at - rng.integers(apart)) % apart == 0)
+            near = np.convolve(scored, np.ones(13), "same") > 0
             seen = np.isfinite(part.values)
             hidden, covered = np.zeros((2, *seen.shape), bool)
-            covered[gap, channel if lonely else slice(None)] = True
-            hidden[gap & ((at - rng.integers(apart)) % apart == 0), channel] = True
+            hidden[scored, channel] = covered[gap, channel] = True
+            covered[gap & ~(near & lonely)] = True
             known, hidden = seen & ~covered, seen & hidden
             if hidden.any() and known[:, channel].any():
                 rows.append(codec.coded(part, known, known | hidden, scattered=True))
