@@ -186,7 +186,7 @@ def carbon_dioxide(report: Report, quick: bool) -> None:
     for name, length in WEEKS.items():
         made = {LAW: model.series, **baselines(codec, train, length, 130, True, 364.0), **states}
         for seed in range(1 if quick else SEEDS):
-            count = (100 if quick else 240) // (length + 1)
+            count = (60 if quick else 240) // (length + 1)
             cases = blocks(test, length, 130, count, True, seed)
             for method, sampler in made.items():
                 found.setdefault((method, name), []).append(scores(sampler, codec, cases))
