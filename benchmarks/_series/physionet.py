@@ -177,8 +177,7 @@ def kinds(
             weights = [int(c.sum()) for c in chosen]
             scores = [p.crps(c) for p, c in zip(parts, chosen, strict=True)]
             line[method] = float(np.average(scores, weights=weights))
-            line["values"] = sum(weights)
-        lines.append(line)
+        lines.append(line | {"values": sum(weights)})
     report.table(title, lines)
 
 
