@@ -233,10 +233,14 @@ def _drawing(parser: argparse.ArgumentParser) -> None:
 def _series(parser: argparse.ArgumentParser) -> None:
     """Which columns of a table of series, and what of the draws is written."""
     parser.add_argument("--item", metavar="NAME", help="column of items [by usual names]")
-    parser.add_argument("--time", metavar="NAME", help="column of times [by usual names]")
+    parser.add_argument("--time", nargs="+", metavar="NAME", help="of times [by usual names]")
     parser.add_argument("--target", nargs="+", metavar="NAME", help="columns of values [numbers]")
     parser.add_argument("--time-format", metavar="FORM", help="of times, such as %%m/%%d/%%Y")
     parser.add_argument("--sort", action="store_true", help="put rows in order of time")
+    parser.add_argument("--keep", choices=("first", "last", "mean"), help="of two rows of one time")
+    parser.add_argument(
+        "--missing", nargs="*", metavar="CODE", help="numbers or words for no value; none: no codes"
+    )
     parser.add_argument(
         "--interval", type=_level, nargs="+", metavar="P", help="of a table's bounds [0.9]"
     )

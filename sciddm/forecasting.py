@@ -79,7 +79,8 @@ def forecast(args: argparse.Namespace) -> None:
 
 def _only_of_series(args: argparse.Namespace) -> None:
     """Refuse flags of series for a model of frames."""
-    for flag in ("item", "time", "target", "time_format", "sort", "interval", "members_out"):
+    for flag in ("item", "time", "target", "time_format", "sort", "keep", "missing", "interval",
+                 "members_out"):  # fmt: skip
         if getattr(args, flag) not in (None, False):
             name = flag.replace("_", "-")
             raise InputError(f"Got --{name} for a model of frames, expected a model of series.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +113,40 @@ def of_series(model: Model) -> bool:
 
 
 def read(args: argparse.Namespace, file: str) -> Items:
-    """Items of the file, with the columns that the flags name."""
+    """Items of the file, with the columns that the flags name. Raises `InputError` in the words of
+    the command line."""
     from sciddm.data import items
 
-    return items.of(
-        file, item=args.item or "", time=args.time or "", target=tuple(args.target or ()),
-        time_format=args.time_format or "", sort=args.sort,
-    )  # fmt: skip
+    words = [word for word in args.missing or () if not _number(word)]
+    codes = None if args.missing is None else [float(c) for c in args.missing if _number(c)]
+    try:
+        return items.of(
+            file, item=args.item or "", time=tuple(args.time or ()),
+            target=tuple(args.target or ()), time_format=args.time_format or "", na_values=words,
+            missing_values=codes if codes or not words else None, sort=args.sort,
+            keep=args.keep or "",
+        )  # fmt: skip
+    except InputError as fault:
+        raise InputError(_as_flags(str(fault))) from None
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_flags(line: str) -> str:
+    """Arguments of Python in ``line`` as flags."""
+    line = line.replace("sort=True", "--sort").replace("keep='first'", "--keep first")
+    line = re.sub(r"time_format='([^']*)'", r"--time-format '\1'", line)
+    line = re.sub(r"missing_values=\(([^,()]+),\)", r"--missing \1", line)
+    line = line.replace(
+        ", or () if it is a measurement", ", or --missing alone if it is a measurement"
+    )
+    return re.sub(r"na_values=\('([^']*)',\)", r"--missing \1", line)
 
 
 def own(items: Items) -> Model:

@@ -205,3 +205,28 @@ def test_one_series_of_a_frame_has_no_dim_of_items(here: Path) -> None:
     assert ds["level"].dims == ("member", "time")
     items: Items = of("north.csv")
     assert replace(items, form=None).form is None
+
+
+def test_a_fault_of_a_table_names_the_flag_that_mends_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv("gauges.csv").query("item_id == 'north'")[["timestamp", "level"]]
+    table.loc[[4, 5], "level"] = -999.0
+    table = pd.concat([table.iloc[:60], table.iloc[59:]])
+    table.to_csv("bad.csv", index=False)
+    words = ["impute", "gp", "bad.csv", "-o", "mended.csv", "--members", "4"]
+    for flags, said in (
+        ((), "--missing -999"),
+        (("--missing", "-999"), "--keep first"),
+        (("--missing", "-999", "--keep", "last"), ""),
+    ):
+        assert run(*words, *flags) == (2 if said else 0)
+        assert said in capsys.readouterr().err
+        assert Path("mended.csv").exists() is not bool(said)
+    done = pd.read_csv("mended.csv")
+    assert len(done) == 80 and done["level"].between(1, 5).all()
+    table.drop_duplicates().iloc[::-1].to_csv("bad.csv", index=False)
+    assert run(*words, "--missing", "-999", "--overwrite") == 2
+    assert "say --sort" in capsys.readouterr().err
+    assert run(*words, "--missing", "-999", "--overwrite", "--sort") == 0
+    assert pd.read_csv("mended.csv").equals(done)
