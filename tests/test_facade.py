@@ -56,7 +56,7 @@ def test_the_public_names() -> None:
     """Those of the design, each where it says it is; scripts elsewhere use them."""
     assert dir(sd) == sorted(sd.__all__)
     words = "load recover generate krige exceedance log_prob refined residual Residual"
-    words += " Observed Model Job Task View InputError RunError forecast Outlook"
+    words += " Observed Model Job Task View InputError RunError forecast Outlook impute anomaly"
     modules = ("score", "ensemble", "rollout", "footprint", "plot")
     assert set(sd.__all__) == {*words.split(), *modules}
     for name in sd.__all__:

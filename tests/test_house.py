@@ -17,8 +17,10 @@ import pytest
 import xarray as xr
 
 import sciddm as sd
-from sciddm import cli, config, recipe, train, verbs
+from sciddm import cli, config, filling, recipe, train, verbs
 from sciddm.data import split, stations, store
+from sciddm.data.items import Item, Items
+from sciddm.data.series import SeriesCodec
 from sciddm.solve import Diffusion
 
 ROOT = Path(__file__).parents[1]
@@ -226,12 +228,23 @@ def test_a_shipped_model_is_whole_small_and_says_what_it_is(folder: Path) -> Non
     assert sum(f.stat().st_size for f in folder.iterdir()) < 16e6
     for heading in recipe.SHELVES["models"].headings:
         assert heading in model.card, heading
-    if model.task.lead is None:
+    if isinstance(model.codec, SeriesCodec) and (model.codec.static or model.codec.covariates):
+        draws = filling.imputed(model, told(model.codec), members=1)
+        assert np.isfinite(draws.values[0]).all()
+    elif model.task.lead is None:
         few = {"steps": 3} if isinstance(model.sampler, Diffusion) else {}
         post = sd.generate(model, members=1, **few)
         assert set(post.data_vars) == set(model.task.target.variables)
     # what is fitted and not trained has no such note
     assert model.notes.get("training", {"steps": 1})["steps"] > 0
+
+
+def told(codec: SeriesCodec) -> Items:
+    """Three hours of an item without values, and all that the model is told beside it."""
+    assert codec.static_mean is not None and not codec.covariates and not codec.clock.dated
+    values = np.full((3, len(codec.names)), np.nan)
+    item = Item("one", np.arange(3.0), values, static=np.asarray(codec.static_mean))
+    return Items(codec.names, (item,), static=codec.static)
 
 
 # ---------------------------------------------------------------------------- the demo
