@@ -230,7 +230,8 @@ class Draws:
             if not 0 < level < 100:
                 raise InputError(f"Got level {level}; expected percent between 0 and 100, as 90.")
         for c, name in enumerate(self.items.variables):
-            out[name] = drawn[:, :, c].mean(0)
+            one = drawn[0, :, c]  # the mean of equal numbers may differ in the last digit
+            out[name] = np.where((drawn[:, :, c] == one).all(0), one, drawn[:, :, c].mean(0))
             out[f"{name}-median"] = np.median(drawn[:, :, c], 0)
             for level in levels:
                 low, high = np.quantile(drawn[:, :, c], [0.5 - level / 200, 0.5 + level / 200], 0)

@@ -120,8 +120,8 @@ def remark(items: Items) -> None:
         absent = len(even.between(item.time[0], item.time[-1])) - len(item)
         if absent:
             warn(
-                f"Item {item.name!r}: {absent} rows of a regular record are absent; nothing is "
-                "drawn there unless they stand as empty rows: items.filled() adds them."
+                f"Item {item.name!r}: {absent} rows of a regular record are absent; models of "
+                "equal steps draw them, others only where items.filled() adds them as empty rows."
             )
             return
 

@@ -18,7 +18,7 @@ from sciddm import completion, filling
 from sciddm.completion import Completion, windows
 from sciddm.data import masks, measure, ragged
 from sciddm.data.clock import Clock
-from sciddm.data.items import Item, Items, of
+from sciddm.data.items import Draws, Item, Items, of
 from sciddm.data.series import SeriesCodec
 from sciddm.errors import InputError, RunError
 from sciddm.random import Streams
@@ -402,3 +402,14 @@ def test_gaps_of_fields_are_filled_through_recover() -> None:
         poisson.series  # noqa: B018
     with pytest.raises(InputError, match="None of .*variable of the model"):
         sd.impute(poisson, xr.Dataset({"target": (("x",), np.ones(4))}))
+
+
+def test_known_values_are_the_mean_of_their_members_to_the_last_digit() -> None:
+    x = np.array([31.6, 316.1, np.nan, 95.3, 0.1])
+    held = np.where(np.isnan(x), 1.0, x)[None, :, None].repeat(7, 0)
+    held[:, 2, 0] = np.arange(7) / 3
+    item = Item("one", np.arange(5.0), x[:, None])
+    columns = Draws(Items(("x",), (item,)), (held,)).columns(0, (90,))
+    known = np.isfinite(x)
+    assert (columns["x"][known] == x[known]).all()
+    assert columns["x"][2] == pytest.approx(1.0) and columns["x-lo-90"][2] < 0.2
