@@ -23,19 +23,20 @@ from sciddm.model import Model
 from sciddm.outlook import Outlook
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-HOURS = np.datetime64("2019-03-27", "ns") + np.arange(48) * np.timedelta64(1, "h")
+HOURS = np.datetime64("2019-03-27", "ns") + np.arange(96) * np.timedelta64(1, "h")
 MEMBERS, STEPS = 21, 6
 
 
 def forecasters() -> list[str]:
-    """Names of the saved models that forecast."""
-    folders = sorted(p.parent for p in MODELS.glob("*/model.json"))
-    return [p.name for p in folders if '"lead": {' in (p / "model.json").read_text()]
+    """Names of the saved models that forecast fields."""
+    leads = [p.parent for p in MODELS.glob("*/model.json") if '"lead": {' in p.read_text()]
+    series = '"class": "SeriesCodec"'
+    return sorted(p.name for p in leads if series not in (p / "codec.json").read_text())
 
 
 def past(model: Model, frames: int) -> xr.Dataset:
     """``frames`` of red noise along time, of the size of the training data."""
-    codec, lead = model.codec, model.task.lead
+    codec, lead = model.fields, model.task.lead
     assert lead is not None
     rng = np.random.default_rng(0)
     x = rng.standard_normal((frames, *codec.shape))
